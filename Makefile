@@ -1,0 +1,52 @@
+PYTHON ?= python3
+VENV := .venv
+TOEDIT := $(VENV)/bin/toedit
+# Tests and steps use what is installed in .venv, never what the caller's environment offers.
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: reproduce test check verify test-peers bench paper lock clean
+
+reproduce: $(VENV)/installed
+	$(TOEDIT) reproduce
+
+test: $(VENV)/installed
+	$(VENV)/bin/pytest
+
+check: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+verify: $(VENV)/installed
+	$(VENV)/bin/pytest -m slow --durations=0
+
+test-peers: $(VENV)/installed-peers
+	$(VENV)/bin/pytest -m peers tests/peers
+
+bench: $(VENV)/installed
+	$(VENV)/bin/python -m benchmarks
+
+paper: $(VENV)/installed
+	$(TOEDIT) paper
+
+LOCK := $(VENV)/bin/pip-compile -q --strip-extras --allow-unsafe --generate-hashes --no-annotate --no-header \
+  --no-emit-index-url --no-emit-find-links --no-emit-options --no-emit-trusted-host
+
+lock: $(VENV)/installed
+	$(VENV)/bin/python -m pip install -q pip-tools
+	$(LOCK) --extra dev -o requirements.lock pyproject.toml
+
+PIP := $(VENV)/bin/python -m pip install -q --disable-pip-version-check
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/installed-peers: requirements-peers.lock $(VENV)/installed
+	$(PIP) --require-hashes -r requirements-peers.lock
+	touch $@
+
+clean:
+	rm -rf $(VENV) results

@@ -1,0 +1,1 @@
+"""Language models: data, tokens, training, evaluation, token-level editing."""

@@ -1,0 +1,5 @@
+"""The one exception that lm raises for input a user could have got wrong."""
+
+
+class InputError(ValueError):
+    """Input (a file, a download, a parameter) cannot be used; the message is one sentence with the remedy."""

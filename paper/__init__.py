@@ -1,0 +1,1 @@
+"""Where ledger, results, command line and write-up meet."""

@@ -1,0 +1,1 @@
+"""The subcommands of `toedit`, one module each."""

@@ -1,0 +1,47 @@
+"""The entry point of the `toedit` command."""
+
+import sys
+from typing import Annotated
+
+import tyro
+
+from paper.commands.claims import Claims
+from paper.commands.fetch import Fetch
+from paper.commands.note import Note
+from paper.commands.reproduce import Reproduce
+from paper.commands.sim import Sim
+from paper.commands.theory import Theory
+
+Command = (
+    Annotated[Theory, tyro.conf.subcommand("theory")]
+    | Annotated[Sim, tyro.conf.subcommand("sim")]
+    | Annotated[Claims, tyro.conf.subcommand("claims")]
+    | Annotated[Fetch, tyro.conf.subcommand("fetch")]
+    | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
+    | Annotated[Note, tyro.conf.subcommand("paper")]
+)
+
+DESCRIPTION = """Does training on synthetic data collapse, and can token-level editing prevent it?
+
+Start with `toedit theory` (exact errors by generation) or `toedit sim` (the same by literal simulation);
+`toedit claims` checks every claim of Zhu et al. (2025, arXiv 2412.14689) and every correction made here;
+`toedit reproduce` runs everything and ends with results/report.html."""
+
+
+def main() -> None:
+    """Run the subcommand that the command line names; exit 2 with one sentence on bad input."""
+    command = tyro.cli(Command, prog="toedit", description=DESCRIPTION, config=(tyro.conf.OmitSubcommandPrefixes,))
+    # Imported here: `toedit --help` needs none of the numerical packages.
+    from lm.errors import InputError as LmError
+    from paper.errors import InputError as PaperError
+    from sim.errors import InputError as SimError
+    from theory.errors import InputError as TheoryError
+
+    try:
+        sys.exit(command.run())
+    except (TheoryError, SimError, LmError, PaperError) as error:
+        print(f"toedit: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("toedit: stopped; the same command continues where it was", file=sys.stderr)
+        sys.exit(130)

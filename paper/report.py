@@ -1,0 +1,116 @@
+"""The report: one self-contained HTML page from result files."""
+
+import base64
+from html import escape
+from pathlib import Path
+from typing import Any
+
+VERDICT_CLASS = {
+    "holds": "good",
+    "holds under a condition": "partly",
+    "fails": "bad",
+    "untestable here": "open",
+}
+
+STYLE = """
+:root{color-scheme:light}
+body{font:16px/1.5 system-ui,sans-serif;color:#1a1a1a;background:#fff;max-width:70rem;margin:2rem auto;padding:0 1.2rem}
+h1{font-size:1.7rem;line-height:1.2;margin-bottom:.3rem} h2{margin-top:2.6rem;border-bottom:1px solid #ddd}
+nav a{margin-right:1rem} a{color:#0072b2} figure{margin:1.6rem 0} figure img{max-width:100%;height:auto}
+figcaption{color:#444;font-size:.92rem;max-width:60rem}
+table{border-collapse:collapse;font-size:.84rem;margin:.6rem 0} .wide{overflow-x:auto}
+th,td{text-align:left;vertical-align:top;padding:.25rem .6rem;border-bottom:1px solid #e6e6e6} th{background:#f6f6f6}
+td.n{text-align:right;font-variant-numeric:tabular-nums}
+.v{white-space:nowrap;border-radius:.3rem;padding:.05rem .45rem;font-weight:600}
+.good{background:#d5f0e6;color:#00543c} .partly{background:#fdf0cc;color:#664700}
+.bad{background:#fbdcc8;color:#7a3000} .open{background:#e8e8e8;color:#333}
+details{margin:.5rem 0} summary{cursor:pointer} .small{font-size:.85rem;color:#555}
+"""
+
+
+def cell(value: Any) -> str:
+    """Return one table cell."""
+    if value is None:
+        return "<td>–</td>"
+    if isinstance(value, str) and value in VERDICT_CLASS:
+        return f'<td><span class="v {VERDICT_CLASS[value]}">{value}</span></td>'
+    if isinstance(value, bool):
+        return f"<td>{'yes' if value else 'no'}</td>"
+    if isinstance(value, float):
+        return f'<td class="n">{value:.5g}</td>'
+    if isinstance(value, int):
+        return f'<td class="n">{value}</td>'
+    return f"<td>{escape(str(value))}</td>"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return an HTML table of flat records."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    head = "".join(f"<th>{escape(column.replace('_', ' '))}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(cell(row.get(column)) for column in columns)}</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def picture(name: str, caption: str, folder: Path) -> str:
+    """Return a figure with its image inside the page."""
+    image = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
+    return (
+        f'<figure id="figure-{name}"><img alt="{escape(caption)}" src="data:image/png;base64,{image}">'
+        f"<figcaption><b>{escape(name.replace('_', ' '))}.</b> {escape(caption)} "
+        f'<span class="small">(figures/{name}.pdf, .png)</span></figcaption></figure>'
+    )
+
+
+def origin(results: dict[str, dict[str, Any]]) -> str:
+    """Return a table that says how each result was made."""
+    rows = [
+        {
+            "step": name,
+            "seed": result["seed"],
+            "seconds": result["wall_seconds"],
+            "commit": (result["commit"] or "no checkout")[:18],
+            "processor": f"{result['machine']['processor']}, {result['machine']['cores']} cores",
+            "versions": ", ".join(f"{package} {number}" for package, number in result["versions"].items()),
+        }
+        for name, result in results.items()
+    ]
+    return table(rows)
+
+
+def page(title: str, results: dict[str, dict[str, Any]], figures: Path) -> str:
+    """Return the report.
+
+    Args:
+        title: heading of the page.
+        results: every result by step name; "claims" holds the ledger, "figures" the captions.
+        figures: folder with the drawn PNG files.
+    """
+    ledger = results["claims"]["data"]
+    captions = results["figures"]["data"]["captions"]
+    tables = "".join(
+        f"<details><summary>{escape(name)}: {escape(title)} ({len(rows)} rows)</summary>{table(rows)}</details>"
+        for name, result in results.items()
+        for title, rows in result["data"].get("tables", {}).items()
+        if title != "ledger"
+    )
+    pictures = "".join(picture(name, caption, figures) for name, caption in captions.items())
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>{escape(title)}</title><style>{STYLE}</style></head><body>
+<h1>{escape(title)}</h1>
+<p class="small">A replication of Zhu et al., "How to Synthesize Text Data without Model Collapse?"
+(ICML 2025, arXiv 2412.14689).
+Every number on this page was computed by the run that wrote it.</p>
+<nav><a href="#ledger">Ledger</a><a href="#figures">Figures</a><a href="#tables">Tables</a>
+<a href="#origin">How it was made</a></nav>
+<h2 id="ledger">Ledger of claims</h2>
+<p>{escape(ledger["summary"])}</p>
+{table(ledger["tables"]["ledger"] + results["lm_claims"]["data"]["tables"]["ledger"])}
+<h2 id="figures">Figures</h2>
+{pictures}
+<h2 id="tables">Tables</h2>
+{tables}
+<h2 id="origin">How it was made</h2>
+{origin(results)}
+</body></html>
+"""

@@ -1,0 +1,1 @@
+"""The steps of `make reproduce`, one module each."""

@@ -1,0 +1,1 @@
+"""Literal simulations of iterated training, independent of theory/."""
