@@ -45,3 +45,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("toedit: stopped; the same command continues where it was", file=sys.stderr)
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,7 @@ from paper import note_exact
 from paper.errors import InputError
 from paper.results import ROOT, write_bytes, write_text
 
+LEDGERS = ("claims", "lm_claims")  # steps whose tables make up the ledger
 SOURCES = ROOT / "paper" / "note"
 KEY = re.compile(r"\\result(?:\[((?:[^\[\]]|\[[^\]]*\])*)\])?\{([^}#]*)\}")
 PART = re.compile(r"\[[^\]]*\]|[^.\[\]]+")
@@ -243,7 +244,7 @@ def fill(results: Path, output: Path) -> None:
     """
     data = read_data(results)
     sources = {path.name: path.read_text() for path in sorted(SOURCES.glob("*.tex"))}
-    ledger = data["claims"]["tables"]["ledger"]
+    ledger = [row for step in LEDGERS if step in data for row in data[step]["tables"]["ledger"]]
     made = {
         "numbers.tex": bind(sources, data),
         "ledgertable.tex": ledger_table(ledger),

@@ -1,6 +1,6 @@
 """Monte Carlo of residual-threshold editing in the fit-test form: no feature matrix is ever inverted.
 
-For Gaussian features every rule that sees the data only through fits and residuals has
+For Gaussian features every rule that sees the data only through residuals has
 E_test(w^_n)/v = E ||H u_n||^2 / (d sigma^2), H a uniformly random rank-d projection of R^T (fit-test theorem,
 this work). H = U U' is drawn as a random orthonormal frame U, many noise replicates share one frame, and one
 edit is two matrix products:

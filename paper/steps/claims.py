@@ -12,7 +12,7 @@ CONFIG: dict[str, Any] = {
     "seed": None,
     "seeds": sorted({claim.seed for claim in CLAIMS if claim.seed is not None}),
 }
-SECONDS = 35.0
+SECONDS = 36.0
 NEEDS: tuple[str, ...] = ()
 
 

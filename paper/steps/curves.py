@@ -33,9 +33,9 @@ CONFIG: dict = {
     "block": 20,
     "confidence_share": 0.125,
     "real_share": 0.5,
-    "theory_draws": 200,
+    "theory_draws": 100,
 }
-SECONDS = 20.0
+SECONDS = 38.0
 NEEDS: tuple[str, ...] = ()
 
 Line = tuple[list[float], list[float]]

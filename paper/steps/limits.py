@@ -17,11 +17,11 @@ CONFIG: dict = {
     "simulated_ratios": [3, 10, 50],  # each shape costs a compilation
     "share": 0.5,
     "blocks": 10,
-    "designs": 400,
+    "designs": 200,
     "noise_replicates": 50,
-    "theory_draws": 500,
+    "theory_draws": 200,
 }
-SECONDS = 12.0
+SECONDS = 20.0
 NEEDS: tuple[str, ...] = ()
 
 

@@ -28,7 +28,7 @@ CONFIG: dict = {
     "noise_replicates": 50,
     "theory_draws": 2000,
 }
-SECONDS = 8.0
+SECONDS = 15.0
 NEEDS: tuple[str, ...] = ()
 
 

@@ -28,7 +28,7 @@ CONFIG: dict = {
     # (n, replicates, cap in generations): 10^4 generations, less where they would cost over 4e8 draws
     "fixation": [[10, 100, 10000], [100, 100, 10000], [1000, 20, 10000], [10000, 2, 10000], [100000, 2, 250]],
 }
-SECONDS = 30.0
+SECONDS = 45.0
 NEEDS: tuple[str, ...] = ()
 
 

@@ -1,0 +1,76 @@
+"""Slow demonstrations, for `make verify`: killed runs end in the numbers of an undisturbed one."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+
+STEPS = ("one_edit", "audit", "tokens", "paper_bound")
+
+
+def numbers(folder):
+    """Return the data of every step, without anything that depends on time or place."""
+    return {name: json.loads((folder / name / "result.json").read_text())["data"] for name in STEPS}
+
+
+def start(folder):
+    command = [sys.executable, "-m", "paper.main", "reproduce", "--results", str(folder), "--only", *STEPS]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def children(pid):
+    """Return the /proc folders of the processes whose parent is `pid` (Linux)."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(status.read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                found.append(status.parent)
+        except OSError:  # it ended while we looked
+            continue
+    return found
+
+
+def test_reproduce_killed_at_random_moments_ends_in_the_same_numbers(tmp_path):
+    undisturbed = start(tmp_path / "undisturbed")
+    begun = time.perf_counter()
+    assert undisturbed.wait() == 0, undisturbed.stderr
+    whole = time.perf_counter() - begun
+    rng = np.random.default_rng(0)
+    kills = 0
+    for _ in range(8):
+        run = start(tmp_path / "killed")
+        try:
+            run.wait(timeout=rng.uniform(0.1, 0.6) * whole)
+        except subprocess.TimeoutExpired:
+            workers = children(run.pid)
+            run.send_signal(signal.SIGKILL)
+            run.wait()
+            kills += 1
+            time.sleep(1)
+            assert not any(worker.exists() for worker in workers)
+        for path in (tmp_path / "killed").glob("*/*.json"):
+            json.loads(path.read_text())  # nothing half-written under its final name
+    assert kills > 0
+    assert start(tmp_path / "killed").wait() == 0
+    assert numbers(tmp_path / "killed") == numbers(tmp_path / "undisturbed")
+    again = time.perf_counter()
+    assert start(tmp_path / "killed").wait() == 0
+    assert time.perf_counter() - again < whole / 2
+
+
+def test_interrupted_run_says_so_and_leaves_no_process(tmp_path):
+    run = start(tmp_path)
+    time.sleep(6)
+    workers = children(run.pid)
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=20)
+    assert run.returncode == 130
+    assert err == "toedit: stopped; the same command continues where it was\n"
+    assert not any(worker.exists() for worker in workers)
