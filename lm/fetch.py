@@ -39,7 +39,10 @@ class Package:
 def cache_folder() -> pathlib.Path:
     """Return the cache's folder: $TOEDIT_CACHE, or .cache/toedit in the home folder."""
     chosen = os.environ.get("TOEDIT_CACHE")
-    return pathlib.Path(chosen).expanduser() if chosen else pathlib.Path.home() / ".cache" / "toedit"
+    try:
+        return pathlib.Path(chosen).expanduser() if chosen else pathlib.Path.home() / ".cache" / "toedit"
+    except RuntimeError as error:
+        raise InputError("no home folder is known for the cache; point TOEDIT_CACHE at a folder") from error
 
 
 def sha256_of(path: pathlib.Path) -> str:
@@ -74,7 +77,8 @@ def fetch(package: Package, folder: pathlib.Path | None = None) -> pathlib.Path:
             downloaded.replace(path)
     except OSError as error:
         raise InputError(
-            f"the cache {folder} cannot be used ({error.strerror}); free it or point TOEDIT_CACHE at another folder"
+            f"the cache {folder} cannot be used ({error.strerror or error}); "
+            "free it or point TOEDIT_CACHE at another folder"
         ) from error
     return path
 

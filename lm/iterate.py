@@ -38,6 +38,7 @@ from lm.train import TrainConfig, load_weights, save_weights, train
 
 RULES = ("replace", "accumulate", "edit", "edit-random")
 UNTESTABLE = 0.001  # effective edit rate below which an edited corpus is the same corpus for a test of this size
+REFUSED = 2  # exit code of a worker that was given something it cannot use
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,6 +296,7 @@ def run(
 
     Raises:
         InputError: what a worker found wrong.
+        RuntimeError: a worker failed or was killed.
     """
     prepare(config.corpus)  # once, before the workers read it
     folder.mkdir(parents=True, exist_ok=True)
@@ -302,42 +304,44 @@ def run(
     _write_json(folder / "config.json", dataclasses.asdict(config))
     environment = dict(os.environ)
     environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
-    waiting, running, failed = _jobs(config), [], ""
+    waiting = _jobs(config)
+    running: list[tuple[subprocess.Popen[bytes], pathlib.Path]] = []
     limit = os.cpu_count() or 1
     try:
-        while (waiting or running) and not failed:
+        while waiting or running:
             for seed, rules in list(waiting):
                 if len(running) == limit:
                     break
                 if rules != ("human",) and not place.done(seed, "human", 0).exists():
                     continue
                 waiting.remove((seed, rules))
-                command = [
-                    sys.executable,
-                    "-m",
-                    "lm.iterate",
-                    str(folder),
-                    str(seed),
-                    ",".join(rules),
-                    str(os.getpid()),
-                ]
-                running.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+                job = [str(folder), str(seed), ",".join(rules), str(os.getpid())]
+                log = folder / f"seed{seed}-{rules[0]}.log"  # a file: a full pipe would stop the worker
+                with log.open("w", encoding="utf-8") as errors:
+                    command = [sys.executable, "-m", "lm.iterate", *job]
+                    running.append((subprocess.Popen(command, env=environment, stderr=errors), log))
             time.sleep(0.2)
-            for worker in [worker for worker in running if worker.poll() is not None]:
-                running.remove(worker)
-                message = worker.stderr.read() if worker.stderr else ""
-                if worker.returncode:
-                    failed = message.strip() or f"exit code {worker.returncode}"
+            for worker, log in [(worker, log) for worker, log in running if worker.poll() is not None]:
+                running.remove((worker, log))
+                _check_exit(worker.returncode, log.read_text(encoding="utf-8"))
             states = [_state(place, unit) for unit in todo]
             count = Counter(state == 1.0 for state in states)[True]
             progress(sum(states) / len(todo), f"{count} of {len(todo)} models trained and evaluated")
     finally:
-        for worker in running:
+        for worker, _ in running:
             worker.kill()
             worker.wait()
-    if failed:
-        raise InputError(failed.splitlines()[-1])
     return [json.loads(place.done(*unit).read_text(encoding="utf-8")) for unit in todo]
+
+
+def _check_exit(code: int, errors: str) -> None:
+    """Raise what a worker's exit code says: 2 is input it could not use, anything else a fault."""
+    if code == REFUSED:
+        raise InputError(errors.strip().splitlines()[-1])
+    if code < 0:
+        raise RuntimeError(f"a worker was ended by signal {-code} (out of memory?); run it again to go on")
+    if code:
+        raise RuntimeError(errors)
 
 
 def _jobs(config: IterateConfig) -> list[tuple[int, tuple[str, ...]]]:
@@ -381,4 +385,5 @@ if __name__ == "__main__":
     try:
         _work(pathlib.Path(sys.argv[1]), int(sys.argv[2]), tuple(sys.argv[3].split(",")), int(sys.argv[4]))
     except InputError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(REFUSED)

@@ -7,11 +7,13 @@ dependencies and of the results that it reads. Same key and intact outputs: the 
 
 import ast
 import ctypes
+import errno
 import fcntl
 import hashlib
 import importlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -142,7 +144,7 @@ def only_one(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     except OSError as error:
-        raise InputError(f"cannot write {folder} ({error.strerror}); choose another with --results") from error
+        raise InputError(f"cannot write {folder} ({error.strerror or error}); choose another with --results") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -238,7 +240,12 @@ class Scheduler:
     def start(self, name: str, wanted: str, needs: dict[str, dict[str, Any]]) -> None:
         """Start a step in a process of its own."""
         scratch = self.folder / name / "scratch" / wanted[:16]
-        scratch.mkdir(parents=True, exist_ok=True)
+        try:
+            scratch.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot write {scratch} ({error.strerror or error}); free it or change --results"
+            ) from error
         ours, theirs = Pipe()
         context = get_context("spawn")
         process = context.Process(target=work, args=(name, needs, scratch, theirs), name=name, daemon=True)
@@ -273,6 +280,7 @@ class Scheduler:
         result = record(worker.name, step.CONFIG, data, seconds) | {"key": worker.wanted}
         write_record(self.folder / worker.name / "result.json", result)
         self.results[worker.name] = result
+        shutil.rmtree(self.folder / worker.name / "scratch", ignore_errors=True)
         self.finished_work += weight(step)
         self.console.print(f"  {worker.name}: {seconds:.0f} s", highlight=False)
 
@@ -330,6 +338,8 @@ def work(name: str, needs: dict[str, dict[str, Any]], scratch: Path, pipe: "Conn
     except Exception as error:
         if type(error).__name__ == "InputError":  # theory, sim, lm and paper each have their own
             pipe.send(("refused", str(error)))
+        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            pipe.send(("refused", f"step {name} cannot write ({error}); make room or change --results, then run again"))
         else:
             pipe.send(("failed", traceback.format_exc()))
 

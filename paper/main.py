@@ -42,8 +42,12 @@ def main() -> None:
     except (TheoryError, SimError, LmError, PaperError) as error:
         print(f"toedit: {error}", file=sys.stderr)
         sys.exit(2)
+    except MemoryError:
+        print("toedit: not enough memory for these sizes; lower them", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
-        print("toedit: stopped; the same command continues where it was", file=sys.stderr)
+        goes_on = isinstance(command, Reproduce)
+        print(f"toedit: stopped{'; the same command continues where it was' if goes_on else ''}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -1,6 +1,7 @@
 """Result files: numbers with their configuration, seed, versions, commit, machine and wall time."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -133,3 +134,21 @@ def write_record(path: Path, result: Mapping[str, Any], tables: Iterable[str] | 
     for name in tables if tables is not None else result["data"].get("tables", {}):
         write_csv(path.parent / f"{name}.csv", result["data"]["tables"][name])
     write_text(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
+
+
+def check_writable(path: Path) -> None:
+    """Refuse an output file before the computation; nothing is left behind.
+
+    Raises:
+        InputError: the file or its folder cannot be written.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path} ({error.strerror or error}); choose a file in a folder that you may write to"
+        ) from error

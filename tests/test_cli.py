@@ -83,6 +83,21 @@ BAD = [
     (("theory", "--selection", "high-confidence", "--threshold", "nan"), "threshold"),
     (("sim", "--selection", "high-confidence", "--threshold", "nan"), "threshold"),
     (("theory", "--counts", 3, "--share", 0.1), "exclude"),
+    (("theory", "--selection", "high-confidence", "--share", 0.1, "--threshold", 1), "exclude"),
+    (("theory", "--selection", "high-confidence", "--decay", 0.9), "--decay does not apply"),
+    (("sim", "--threshold", 1), "--threshold does not apply"),
+    (("sim", "--rule", "replace", "--share", 0.5), "--share does not apply"),
+    (("theory", "--fresh-x"), "--fresh-x does not apply"),
+    (("theory", "--seed", -1), "--seed"),
+    (("sim", "--seed", 2**32), "--seed"),
+    (("theory", "--sigma", "1e200"), "--sigma"),
+    (("sim", "--sigma", "1e-200"), "--sigma"),
+    (("theory", "--draws", 1), "--draws"),
+    (("sim", "--memory", "nan"), "--memory"),
+    (("theory", "--generations", 10**12), "--generations"),
+    (("theory", "--selection", "low-confidence", "--share", "1e-300"), "share"),
+    (("theory", "--rule", "accumulate-subsample"), "--fresh-x"),
+    (("theory", "--rule", "accumulate-subsample", "--fresh-x", "--generations", 2000), "GiB"),
     (("theory", "--counts", 3, "--generations", 9), "one count for each edit"),
     (("theory", "--plot", "a.gif"), ".png"),
     (("sim", "--designs", 1), "designs"),
@@ -105,7 +120,8 @@ def test_bad_input_is_one_sentence_and_exit_2(toedit, tmp_path, monkeypatch, arg
 
 def test_unwritable_output_is_one_sentence(toedit, tmp_path):
     (tmp_path / "file").write_text("")
-    code, _, err = toedit("theory", "--json", tmp_path / "file" / "a.json")
+    code, _, err = toedit("theory", "--csv", tmp_path / "a.csv", "--json", tmp_path / "file" / "a.json")
     assert code == 2
-    assert "choose a folder" in err
+    assert "choose a file in a folder" in err
     assert err.count("\n") == 1
+    assert not (tmp_path / "a.csv").exists()

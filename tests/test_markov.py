@@ -91,7 +91,8 @@ def test_stationary_law_and_rates_of_a_two_state_chain() -> None:
 
 
 def test_a_calibrated_edit_moves_the_conditional_marginals() -> None:
-    # theory.md's statement (iii) holds for p below every probability only: a confident token's q becomes q^2.
+    # That temperature 1 with all candidates leaves the marginals as they were holds
+    # for p below every probability only: a confident token's q becomes q^2.
     source = example_source(5, 0.006, 0)
     for threshold in (0.99, 0.5, 0.1):
         kernel = edit_kernel(source, Editor(threshold))

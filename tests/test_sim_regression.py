@@ -41,7 +41,7 @@ def test_replace_gives_n_honest_errors():
 
 
 def test_accumulate_same_x():
-    """Error v sum 1/i^2, and not the fresh-X value of theory.md (1.39 at n = 8), which is a different process."""
+    """Error v sum 1/i^2, and not the fresh-X value (1.3877 at n = 8), which is a different process."""
     expected = np.cumsum(1 / np.arange(1, 9) ** 2)
     result = simulate(SMALL, Accumulate(), generations=8, designs=1000, noise_replicates=20, seed=SEED)
     within(result, expected, rejected=[np.where(np.arange(8) == 7, 1.39, expected)])
@@ -51,7 +51,7 @@ def test_accumulate_fresh_x_is_lower():
     result = simulate(SMALL, Accumulate(fresh_x=True), generations=8, designs=1000, noise_replicates=20, seed=SEED)
     same = np.cumsum(1 / np.arange(1, 9) ** 2)
     assert abs(result.error[0] / V - 1) < 4 * result.standard_error[0] / V
-    # theory.md's 1.39 is rounded to 0.005
+    # the fresh-X value is given to two digits
     assert abs(result.error[7] / V - 1.39) < 4 * result.standard_error[7] / V + 0.005
     assert (result.error[1:] / V + 4 * result.standard_error[1:] / V < same[1:]).all()
 
@@ -87,7 +87,7 @@ def test_two_random_edits():
 
 
 def test_full_disjoint_coverage_exceeds_the_papers_constant():
-    """T = 200, d = 10, ten disjoint blocks: 3.72 v (theory.md, rounded to 0.005), above the paper's 2 v."""
+    """T = 200, d = 10, ten disjoint blocks: 3.72 v (3.7195, exactly rational), above the paper's 2 v."""
     result = simulate(
         Setting(T=200, d=10), DisjointEdits((20,) * 10), generations=11, designs=200, noise_replicates=50, seed=SEED
     )

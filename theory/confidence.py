@@ -128,8 +128,8 @@ def threshold_for_share(T: int, d: int, share: float, selection: Selection = "hi
         InputError: if an argument is outside its range.
     """
     check_shape(T, d)
-    if not 0 < share < 1:
-        raise InputError(f"share = {share} must lie strictly between 0 and 1")
+    if not 1e-9 <= share <= 1 - 1e-9:
+        raise InputError(f"share = {share} must lie between 1e-9 and 1 - 1e-9")
     inside = share if selection == "high-confidence" else 1 - share
     top = norm.isf((1 - inside) / 2)  # |r| is stochastically below |Z|, so the root is below this
     root = brentq(lambda tau: first_edit_share(T, d, Band(-tau, tau)) - inside, 1e-12, top, xtol=1e-13)

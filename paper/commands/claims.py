@@ -2,10 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from errno import EISDIR
-from os import strerror
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from paper.errors import InputError
@@ -29,6 +26,8 @@ class Claims:
     """Check only the paper's statements or only this work's."""
     json: Path | None = None
     """Write entries and every comparison with its numbers to this file."""
+    csv: Path | None = None
+    """Write the ledger as a table."""
     results: Path = Path("results")
     """Folder of `toedit reproduce`; without a result of lm_iterate the entries about language models are untestable."""
 
@@ -51,10 +50,11 @@ def run(args: Claims) -> int:
 
     from paper.claims import ledger, lm
     from paper.claims.table import as_data, evaluate_all
-    from paper.results import record, write_record
+    from paper.results import check_writable, record, write_csv, write_record
 
-    if args.json is not None:
-        check_writable(args.json)
+    for path in (args.json, args.csv):
+        if path is not None:
+            check_writable(path)
     claims = ledger.select((*ledger.CLAIMS, *lm.claims(read_lm(args.results))), args.only, args.owner)
     console = Console()
     with Progress(console=console, transient=True) as bar:
@@ -64,27 +64,11 @@ def run(args: Claims) -> int:
     if args.json is not None:
         config: dict[str, Any] = {"only": args.only, "owner": args.owner}
         write_record(args.json, record("claims", config, data, sum(entry.seconds for entry in entries)), tables=())
+    if args.csv is not None:
+        write_csv(args.csv, data["tables"]["ledger"])
     console.print(table(data["tables"]["ledger"]))
     console.print(data["summary"], highlight=False)
     return 1 if data["broken"] else 0
-
-
-def check_writable(path: Path) -> None:
-    """Refuse an output file before the computation; nothing is left behind.
-
-    Raises:
-        InputError: the file or its folder cannot be written.
-    """
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(EISDIR, strerror(EISDIR))
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path} ({error.strerror or error}); choose a file in a folder that you may write to"
-        ) from error
 
 
 def read_lm(results: Path) -> dict[str, Any] | None:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from paper.errors import InputError
 
+MOST_GENERATIONS = 10_000
+
 RuleName = Literal["replace", "accumulate", "accumulate-subsample", "fixed-real-share", "edit"]
 Selection = Literal["random", "disjoint", "high-confidence", "low-confidence"]
 
@@ -41,6 +43,38 @@ class Process:
     """For `accumulate`: draw new features in every generation instead of stacking the same."""
     seed: int = 0
     """Seed of every random draw."""
+
+    def check(self) -> None:
+        """Refuse options that the rule and the selection would ignore, and sizes out of reach.
+
+        Raises:
+            InputError: an option does not apply, or a number is outside its range.
+        """
+        by_confidence = self.selection in ("high-confidence", "low-confidence")
+        uses = {"share"} if self.rule in ("edit", "fixed-real-share") else set[str]()
+        if self.rule == "edit":
+            uses |= {"selection", "threshold"} if by_confidence else {"selection", "counts", "decay"}
+        if self.rule.startswith("accumulate"):
+            uses.add("fresh_x")
+        for name, default in (
+            ("selection", "random"),
+            ("share", None),
+            ("decay", None),
+            ("counts", ()),
+            ("threshold", None),
+            ("fresh_x", False),
+        ):
+            if name not in uses and getattr(self, name) != default:
+                what = f"{self.rule} by {self.selection}" if self.rule == "edit" else self.rule
+                raise InputError(f"--{name.replace('_', '-')} does not apply to {what}; leave it out")
+        if self.threshold is not None and self.share is not None:
+            raise InputError("--threshold and --share exclude each other; give one of them")
+        if not 1 <= self.generations <= MOST_GENERATIONS:
+            raise InputError(f"--generations is {self.generations}; give a number from 1 to {MOST_GENERATIONS}")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"--seed is {self.seed}; give a number from 0 to 2^32 - 1")
+        if not 1e-100 < self.sigma < 1e100:
+            raise InputError(f"--sigma is {self.sigma}; give a standard deviation above 0 of ordinary size")
 
     def edit_counts(self) -> tuple[int, ...]:
         """Return m_1 .. m_{generations-1} from --counts, or from --share and --decay.
@@ -76,6 +110,20 @@ class Output:
     plot: Path | None = None
     """Draw the error by generation (.pdf, .png or .svg)."""
 
+    def check(self) -> None:
+        """Refuse outputs that cannot be written, before anything is computed.
+
+        Raises:
+            InputError: an unknown format, or a file or folder that cannot be written.
+        """
+        from paper.results import check_writable
+
+        if self.plot is not None and self.plot.suffix not in (".pdf", ".png", ".svg"):
+            raise InputError(f"--plot {self.plot} has no known format; end it in .pdf, .png or .svg")
+        for path in (self.json, self.csv, self.plot):
+            if path is not None:
+                check_writable(path)
+
 
 def emit(name: str, command: Any, rows: Sequence[dict[str, Any]], note: str, started: float) -> None:
     """Print a table of the error by generation and write what `command.output` asks for.
@@ -94,8 +142,6 @@ def emit(name: str, command: Any, rows: Sequence[dict[str, Any]], note: str, sta
 
     seconds = time.perf_counter() - started
     output: Output = command.output
-    if output.plot is not None and output.plot.suffix not in (".pdf", ".png", ".svg"):
-        raise InputError(f"--plot {output.plot} has no known format; end it in .pdf, .png or .svg")
     table = Table(title=None)
     for column in rows[0]:
         table.add_column(column.replace("_", " "), justify="right")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from paper.commands.options import Output, Process, emit
+from paper.errors import InputError
 
 if TYPE_CHECKING:
     from sim.rules import Rule
@@ -25,7 +26,7 @@ class Sim:
     designs: int = 100
     """Draws of X, at least 2."""
     repeats: int = 20
-    """Draws of all label noise for each X."""
+    """Draws of all label noise for each draw of X."""
     memory: float = 1.0
     """Memory that the arrays of one chunk may take, in GiB."""
     output: Annotated[Output, tyro.conf.arg(name="")] = field(default_factory=Output)
@@ -35,6 +36,10 @@ class Sim:
         from sim.regression import Setting, simulate
 
         process, started = self.process, time.perf_counter()
+        process.check()
+        self.output.check()
+        if not 0 < self.memory < 2**20:
+            raise InputError(f"--memory is {self.memory}; give the GiB that one chunk may take")
         setting = Setting(process.T, process.d, sigma=process.sigma, ridge=self.ridge)
         result = simulate(
             setting,
