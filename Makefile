@@ -1,6 +1,9 @@
 PYTHON ?= python3
 VENV := .venv
 TOEDIT := $(VENV)/bin/toedit
+PIP := $(VENV)/bin/python -m pip install -q --disable-pip-version-check
+LOCK := $(VENV)/bin/pip-compile -q --strip-extras --allow-unsafe --generate-hashes --no-annotate --no-header \
+  --no-emit-index-url --no-emit-find-links --no-emit-options --no-emit-trusted-host
 # Tests and steps use what is installed in .venv, never what the caller's environment offers.
 unexport PYTHONPATH PYTHONHOME
 
@@ -29,16 +32,15 @@ bench: $(VENV)/installed
 paper: $(VENV)/installed
 	$(TOEDIT) paper
 
-LOCK := $(VENV)/bin/pip-compile -q --strip-extras --allow-unsafe --generate-hashes --no-annotate --no-header \
-  --no-emit-index-url --no-emit-find-links --no-emit-options --no-emit-trusted-host
-
+# The few pins of requirements-peers.lock stand on top of this one and are kept by hand.
 lock: $(VENV)/installed
-	$(VENV)/bin/python -m pip install -q pip-tools
+	$(PIP) pip-tools
 	$(LOCK) --extra dev -o requirements.lock pyproject.toml
 
-PIP := $(VENV)/bin/python -m pip install -q --disable-pip-version-check
-
 $(VENV)/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit("make: the locked environment \
+	is for Python 3.11 and this is %d.%d; run make PYTHON=python3.11" % v)'
+	@echo "Installing the locked environment (a minute or two) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --require-hashes -r requirements.lock
 	$(PIP) --no-deps --no-build-isolation -e .

@@ -51,6 +51,22 @@ def table(rows: list[dict[str, Any]]) -> str:
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def ledger_table(rows: list[dict[str, Any]]) -> str:
+    """Return the ledger with its evidence in one column; the full records are among the tables."""
+    lines = []
+    for row in rows:
+        parts = [row["numbers"]]
+        parts += [f"{name}: {row[name]}" for name in ("condition", "counterexample", "correction") if row[name]]
+        evidence = "<br>".join(escape(str(part)) for part in parts if part)
+        lines.append(
+            f'<tr id="{escape(row["id"])}"><td><b>{escape(row["id"])}</b><br>'
+            f'<span class="small">{escape(row["where"])}</span></td>'
+            f"<td>{escape(row['statement'])}</td>{cell(row['verdict'])}<td>{evidence}</td></tr>"
+        )
+    head = "<th>claim</th><th>statement</th><th>verdict</th><th>evidence</th>"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
 def picture(name: str, caption: str, folder: Path) -> str:
     """Return a figure with its image inside the page."""
     image = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
@@ -87,11 +103,11 @@ def page(title: str, results: dict[str, dict[str, Any]], figures: Path) -> str:
     """
     ledger = results["claims"]["data"]
     captions = results["figures"]["data"]["captions"]
+    claims = ledger["tables"]["ledger"] + results["lm_claims"]["data"]["tables"]["ledger"]
     tables = "".join(
         f"<details><summary>{escape(name)}: {escape(title)} ({len(rows)} rows)</summary>{table(rows)}</details>"
         for name, result in results.items()
         for title, rows in result["data"].get("tables", {}).items()
-        if title != "ledger"
     )
     pictures = "".join(picture(name, caption, figures) for name, caption in captions.items())
     return f"""<!doctype html>
@@ -105,7 +121,7 @@ Every number on this page was computed by the run that wrote it.</p>
 <a href="#origin">How it was made</a></nav>
 <h2 id="ledger">Ledger of claims</h2>
 <p>{escape(ledger["summary"])}</p>
-{table(ledger["tables"]["ledger"] + results["lm_claims"]["data"]["tables"]["ledger"])}
+{ledger_table(claims)}
 <h2 id="figures">Figures</h2>
 {pictures}
 <h2 id="tables">Tables</h2>

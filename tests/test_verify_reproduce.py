@@ -74,3 +74,39 @@ def test_interrupted_run_says_so_and_leaves_no_process(tmp_path):
     assert run.returncode == 130
     assert err == "toedit: stopped; the same command continues where it was\n"
     assert not any(worker.exists() for worker in workers)
+
+
+GENERATIONS = """
+import json, pathlib, sys
+from lm.iterate import IterateConfig, run
+from paper.steps.lm_iterate import CONFIG
+
+corpus = CONFIG["corpus"] | {"train_tokens": 20_000, "test_tokens": 8_000}
+chosen = CONFIG | {"seeds": [0, 1], "generations": 2, "steps": 120, "corpus": corpus}
+del chosen["seed"]
+units = run(IterateConfig.from_json(chosen), pathlib.Path(sys.argv[1]))
+print(json.dumps(units, sort_keys=True))
+"""
+
+
+def test_language_model_generations_killed_at_random_moments_end_in_the_same_bytes(tmp_path):
+    """Real text, all rules, two seeds, small sizes; the corpora and the models are in the units' numbers."""
+
+    def run(name):
+        command = [sys.executable, "-c", GENERATIONS, str(tmp_path / name)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    begun = time.perf_counter()
+    wanted, errors = run("undisturbed").communicate()
+    assert wanted, errors
+    whole = time.perf_counter() - begun
+    rng = np.random.default_rng(1)
+    for _ in range(6):
+        killed = run("killed")
+        try:
+            killed.communicate(timeout=rng.uniform(0.15, 0.5) * whole)
+        except subprocess.TimeoutExpired:
+            killed.send_signal(signal.SIGKILL)
+            killed.communicate()
+    found, errors = run("killed").communicate()
+    assert found == wanted, errors
