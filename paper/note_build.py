@@ -226,7 +226,7 @@ def figure_list(captions: Mapping[str, str]) -> str:
     """Return one figure environment for every drawn figure, in the order of the figures step."""
     return "\n".join(
         "\\begin{figure}[htbp]\n\\centering\n"
-        f"\\includegraphics[width=\\linewidth,height=0.8\\textheight,keepaspectratio]{{{name}.pdf}}\n"
+        f"\\drawing{{{name}.pdf}}\n"
         f"\\caption{{{escape(caption)}}}\\label{{fig:{name}}}\n\\end{{figure}}\n"
         for name, caption in captions.items()
     )
