@@ -33,9 +33,9 @@ CONFIG: dict = {
     "block": 20,
     "confidence_share": 0.125,
     "real_share": 0.5,
-    "theory_draws": 100,
+    "theory_draws": 60,
 }
-SECONDS = 38.0
+SECONDS = 35.0
 NEEDS: tuple[str, ...] = ()
 
 Line = tuple[list[float], list[float]]
