@@ -37,6 +37,14 @@ def children(pid):
     return found
 
 
+def running(process):
+    """Return whether the process of that /proc folder still runs; one that waits to be reaped does not."""
+    try:
+        return (process / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_reproduce_killed_at_random_moments_ends_in_the_same_numbers(tmp_path):
     undisturbed = start(tmp_path / "undisturbed")
     begun = time.perf_counter()
@@ -54,7 +62,7 @@ def test_reproduce_killed_at_random_moments_ends_in_the_same_numbers(tmp_path):
             run.wait()
             kills += 1
             time.sleep(1)
-            assert not any(worker.exists() for worker in workers)
+            assert not any(running(worker) for worker in workers)
         for path in (tmp_path / "killed").glob("*/*.json"):
             json.loads(path.read_text())  # nothing half-written under its final name
     assert kills > 0
@@ -71,9 +79,10 @@ def test_interrupted_run_says_so_and_leaves_no_process(tmp_path):
     workers = children(run.pid)
     run.send_signal(signal.SIGINT)
     _, err = run.communicate(timeout=20)
+    time.sleep(1)
     assert run.returncode == 130
     assert err == "toedit: stopped; the same command continues where it was\n"
-    assert not any(worker.exists() for worker in workers)
+    assert not any(running(worker) for worker in workers)
 
 
 GENERATIONS = """
