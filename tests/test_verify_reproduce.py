@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-STEPS = ("one_edit", "audit", "tokens", "paper_bound")
+STEPS = ("one_edit", "audit", "tokens")
 
 
 def numbers(folder):
@@ -20,9 +20,9 @@ def numbers(folder):
     return {name: json.loads((folder / name / "result.json").read_text())["data"] for name in STEPS}
 
 
-def start(folder):
+def start(folder, errors=subprocess.DEVNULL):
     command = [sys.executable, "-m", "paper.main", "reproduce", "--results", str(folder), "--only", *STEPS]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, text=True)
 
 
 def children(pid):
@@ -48,11 +48,11 @@ def running(process):
 def test_reproduce_killed_at_random_moments_ends_in_the_same_numbers(tmp_path):
     undisturbed = start(tmp_path / "undisturbed")
     begun = time.perf_counter()
-    assert undisturbed.wait() == 0, undisturbed.stderr
+    assert undisturbed.wait() == 0
     whole = time.perf_counter() - begun
     rng = np.random.default_rng(0)
     kills = 0
-    for _ in range(8):
+    for _ in range(5):
         run = start(tmp_path / "killed")
         try:
             run.wait(timeout=rng.uniform(0.1, 0.6) * whole)
@@ -74,7 +74,7 @@ def test_reproduce_killed_at_random_moments_ends_in_the_same_numbers(tmp_path):
 
 
 def test_interrupted_run_says_so_and_leaves_no_process(tmp_path):
-    run = start(tmp_path)
+    run = start(tmp_path, subprocess.PIPE)
     time.sleep(6)
     workers = children(run.pid)
     run.send_signal(signal.SIGINT)
