@@ -95,6 +95,7 @@ BAD = [
     (("theory", "--draws", 1), "--draws"),
     (("sim", "--memory", "nan"), "--memory"),
     (("theory", "--generations", 10**12), "--generations"),
+    (("theory", "--T", 10**8, "--d", 5), "lower T or d"),
     (("theory", "--selection", "low-confidence", "--share", "1e-300"), "share"),
     (("theory", "--rule", "accumulate-subsample"), "--fresh-x"),
     (("theory", "--rule", "accumulate-subsample", "--fresh-x", "--generations", 2000), "GiB"),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from paper.errors import InputError
 
 MOST_GENERATIONS = 10_000
+MOST_ENTRIES = 50_000_000  # of X: 400 MB, of which an engine holds a few copies
 
 RuleName = Literal["replace", "accumulate", "accumulate-subsample", "fixed-real-share", "edit"]
 Selection = Literal["random", "disjoint", "high-confidence", "low-confidence"]
@@ -71,6 +72,10 @@ class Process:
             raise InputError("--threshold and --share exclude each other; give one of them")
         if not 1 <= self.generations <= MOST_GENERATIONS:
             raise InputError(f"--generations is {self.generations}; give a number from 1 to {MOST_GENERATIONS}")
+        if self.T * self.d > MOST_ENTRIES:
+            raise InputError(
+                f"X would have T d = {self.T * self.d} entries; at most {MOST_ENTRIES} fit here, lower T or d"
+            )
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed is {self.seed}; give a number from 0 to 2^32 - 1")
         if not 1e-100 < self.sigma < 1e100:
