@@ -13,7 +13,7 @@ reproduce: $(VENV)/installed
 	$(TOEDIT) reproduce
 
 test: $(VENV)/installed
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest -n 2 --dist loadfile
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -1,17 +1,21 @@
-"""Runs every benchmark module of this folder: `python -m benchmarks`."""
+"""Runs the benchmarks of this folder: `python -m benchmarks` all of them, `python -m benchmarks NAME...` some."""
 
 import importlib
 import pkgutil
+import sys
 
 import benchmarks
 
 
 def main() -> None:
-    """Runs `main` of each module, in the order of their names."""
-    for module in sorted(info.name for info in pkgutil.iter_modules(benchmarks.__path__)):
-        if not module.startswith("_"):
-            print(f"\n== {module} ==", flush=True)
-            importlib.import_module(f"benchmarks.{module}").main()
+    """Runs `main` of each module named, or of all, in the order of their names."""
+    found = sorted(info.name for info in pkgutil.iter_modules(benchmarks.__path__) if not info.name.startswith("_"))
+    unknown = [name for name in sys.argv[1:] if name not in found]
+    if unknown:
+        sys.exit(f"benchmarks: there is no benchmark {unknown[0]}; choose from {', '.join(found)}")
+    for module in sys.argv[1:] or found:
+        print(f"\n== {module} ==", flush=True)
+        importlib.import_module(f"benchmarks.{module}").main()
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lm.corpus import Corpus
+from lm.data.corpus import Corpus
+from lm.data.packing import windows
 from lm.errors import InputError
-from lm.model import Decoder
-from lm.packing import windows
-from lm.sampling import document_words, draw_candidate, uniforms
-from lm.scoring import over_windows
+from lm.evaluation.scoring import over_windows
+from lm.generation.sampling import document_words, draw_candidate, uniforms
+from lm.model.decoder import Decoder
 
 Array = jax.Array
 
@@ -155,7 +155,7 @@ def propose(model: Decoder, corpus: Corpus, end: int, config: EditConfig, stride
         corpus: M tokens.
         end: end-of-text id.
         config: of the draws.
-        stride: see `lm.packing.windows`; half a context by default, so that a token of a long document has at
+        stride: see `lm.data.packing.windows`; half a context by default, so that a token of a long document has at
             least half a window before it.
 
     Raises:

@@ -18,6 +18,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -27,14 +28,19 @@ from typing import Any
 
 import numpy as np
 
-from lm.corpus import Corpus, from_tokens, join
+from lm.data.corpus import Corpus, from_tokens, join
+from lm.data.mixture import Part
+from lm.data.prepare import Prepared, prepare
 from lm.edit import EditConfig, apply, apply_random, propose, quantile_threshold
 from lm.errors import InputError
-from lm.evaluate import Evaluation, evaluate
-from lm.generate import generate_tokens
-from lm.model import Decoder, ModelConfig
-from lm.prepare import Prepared, prepare
-from lm.train import TrainConfig, load_weights, save_weights, train
+from lm.evaluation.perplexity import evaluate
+from lm.generation.unconditional import generate_tokens
+from lm.memory import keep_freed_memory
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder
+from lm.train.config import TrainConfig
+from lm.train.loop import CHECKPOINTS, Data, train
+from lm.weights import huggingface
 
 RULES = ("replace", "accumulate", "edit", "edit-random")
 UNTESTABLE = 0.001  # effective edit rate below which an edited corpus is the same corpus for a test of this size
@@ -92,7 +98,7 @@ class IterateConfig:
     def model(self, vocabulary: int) -> ModelConfig:
         """Return the sizes of the models."""
         heads = max(1, self.width // 32)
-        return ModelConfig(vocabulary, self.context, self.width, self.layers, heads, 4 * self.width)
+        return ModelConfig(vocabulary, self.context, self.width, self.layers, heads, hidden=3 * self.width)
 
     def training(self, seed: int) -> TrainConfig:
         """Return the settings of each training run of a seed."""
@@ -102,7 +108,7 @@ class IterateConfig:
             self.learning_rate,
             warmup=max(1, self.steps // 10),
             seed=seed,
-            save_every=50,
+            save_every=200,
         )
 
 
@@ -132,19 +138,6 @@ def _text_statistics(corpus: Corpus) -> dict[str, float]:
         "unigram_entropy_bits": float(-(p * np.log2(p)).sum()),
         "mean_document_tokens": len(tokens) / len(corpus),
     }
-
-
-def _evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        field.name: value.tolist() if isinstance(value := getattr(evaluation, field.name), np.ndarray) else list(value)
-        for field in dataclasses.fields(evaluation)
-    }
-
-
-def evaluation_of(data: Mapping[str, Any]) -> Evaluation:
-    """Return the evaluation in a unit's JSON."""
-    works, domains = tuple(data["works"]), tuple(data["domains"])
-    return Evaluation(works, domains, *(np.asarray(data[key]) for key in ("nll", "tokens", "bytes", "documents")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,12 +174,12 @@ def _sampled(config: IterateConfig, prepared: Prepared, place: _Place, seed: int
     path = source / f"sample-{generation}.npz"
     prefix = f"generation-{generation}"
     if not path.exists():
-        model = load_weights(source / "weights.safetensors", config.model(prepared.vocabulary.size))
+        model, _ = huggingface.load(source / "model")
         budget = len(prepared.train.tokens)
-        documents = generate_tokens(model, prepared.vocabulary.end, budget, prefix, seed)
-        _save_tokens(path, from_tokens(documents, prefix, prepared.vocabulary))
+        documents = generate_tokens(model, prepared.tokenizer.end, budget, prefix, seed)
+        _save_tokens(path, from_tokens(documents, prefix, prepared.tokenizer))
     tokens, starts = _load_tokens(path)
-    return from_tokens(np.split(tokens, starts[1:-1]), prefix, prepared.vocabulary)
+    return from_tokens(np.split(tokens, starts[1:-1]), prefix, prepared.tokenizer)
 
 
 def _edited(
@@ -197,10 +190,10 @@ def _edited(
     old = human
     if generation > 1:
         old = dataclasses.replace(human, tokens=_load_tokens(source / "corpus.npz")[0])
-    model = load_weights(source / "weights.safetensors", config.model(prepared.vocabulary.size))
+    model, _ = huggingface.load(source / "model")
     # Each generation draws anew: the same numbers twice would redraw the same quantiles.
     draws = EditConfig(config.candidates, config.temperature, seed=seed * 1000 + generation)
-    proposal = propose(model, old, prepared.vocabulary.end, draws)
+    proposal = propose(model, old, prepared.tokenizer.end, draws)
     possible = proposal.probability[proposal.editable]
     threshold = quantile_threshold(possible, config.share)
     if rule == "edit":
@@ -210,7 +203,7 @@ def _edited(
         made = apply_random(old, proposal, twin["changed"], draws.seed)
     new, selected = np.asarray(made.token), np.asarray(made.selected)
     changed = int((new != old.tokens).sum())
-    return old.with_tokens(new, prepared.vocabulary), {
+    return old.with_tokens(new, prepared.tokenizer), {
         "threshold": threshold if rule == "edit" else None,
         "tokens": len(new),
         "selected": int(selected.sum()),
@@ -260,9 +253,10 @@ def run_unit(
         return
     here.mkdir(parents=True, exist_ok=True)
     corpus, edit = _corpus_of(config, prepared, place, *unit)
-    model_config = config.model(prepared.vocabulary.size)
-    model: Decoder = train(model_config, config.training(unit[0]), corpus, prepared.vocabulary.end, here, progress)
-    save_weights(here / "weights.safetensors", model)
+    model_config = config.model(prepared.tokenizer.size)
+    data = Data([Part("corpus", corpus)], prepared.tokenizer.end)
+    model: Decoder = train(model_config, config.training(unit[0]), data, here, progress)
+    huggingface.write(here / "model", model, prepared.tokenizer)
     if edit is not None:
         _save_tokens(here / "corpus.npz", corpus)
     metrics = [json.loads(line) for line in (here / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -273,10 +267,10 @@ def run_unit(
         "corpus": _text_statistics(corpus),
         "edit": edit,
         "train_loss": [[record["step"], record["loss"]] for record in metrics],
-        "evaluation": _evaluation_json(evaluate(model, prepared.test, prepared.vocabulary.end)),
+        "evaluation": evaluate(model, prepared.test, prepared.tokenizer.end).to_json(),
     }
     _write_json(place.done(*unit), result)
-    (here / "state.safetensors").unlink(missing_ok=True)
+    shutil.rmtree(here / CHECKPOINTS, ignore_errors=True)
 
 
 def run(
@@ -382,6 +376,7 @@ def _work(folder: pathlib.Path, seed: int, rules: tuple[str, ...], parent: int) 
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     try:
         _work(pathlib.Path(sys.argv[1]), int(sys.argv[2]), tuple(sys.argv[3].split(",")), int(sys.argv[4]))
     except InputError as error:

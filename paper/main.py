@@ -6,17 +6,25 @@ from typing import Annotated
 import tyro
 
 from paper.commands.claims import Claims
+from paper.commands.evaluate import Evaluate
 from paper.commands.fetch import Fetch
+from paper.commands.generate import Generate
 from paper.commands.note import Note
 from paper.commands.reproduce import Reproduce
 from paper.commands.sim import Sim
 from paper.commands.theory import Theory
+from paper.commands.tokenize import Tokenize
+from paper.commands.train import Train
 
 Command = (
     Annotated[Theory, tyro.conf.subcommand("theory")]
     | Annotated[Sim, tyro.conf.subcommand("sim")]
     | Annotated[Claims, tyro.conf.subcommand("claims")]
     | Annotated[Fetch, tyro.conf.subcommand("fetch")]
+    | Annotated[Tokenize, tyro.conf.subcommand("tokenize")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Generate, tyro.conf.subcommand("generate")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Note, tyro.conf.subcommand("paper")]
 )

@@ -18,6 +18,8 @@ STEPS = (
     "one_edit",
     "audit",
     "lm_data",
+    "lm_smollm2",
+    "lm_train",
     "lm_iterate",
     "lm_claims",
     "figures",

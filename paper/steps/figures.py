@@ -15,6 +15,8 @@ from figures import (
     kde,
     limits,
     lm,
+    lm_smollm2,
+    lm_train,
     markov,
     one_edit,
     paper_bound,
@@ -36,6 +38,8 @@ MODULES: tuple[ModuleType, ...] = (
     kde,
     tokens,
     markov,
+    lm_smollm2,
+    lm_train,
     lm,
 )
 CONFIG: dict[str, Any] = {"formats": ["pdf", "png"]}

@@ -1,4 +1,4 @@
-"""Human text for the language models: two domains, split by work, a vocabulary, token files in the cache."""
+"""Human text for the language models: two domains, split by work, a tokenizer, token files in the cache."""
 
 import hashlib
 import json
@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from lm.prepare import prepare
-from lm.sources import find
+from lm.data.prepare import prepare
+from lm.data.sources import find
 
 CONFIG: dict[str, Any] = {
     "seed": 0,  # nothing here is random: splits and orders are by hash
@@ -46,15 +46,16 @@ def run(
     packages = [
         {
             "domain": source.name,
-            "package": f"{source.package.name}=={source.package.version}",
-            "sha256": source.package.sha256,
+            "package": f"{package.name}=={package.version}",
+            "sha256": package.sha256,
             "licence": source.licence,
             "description": source.description,
         }
         for source in sources
+        for package in source.packages
     ]
     checksums = {split: notes["sha256"] for split, notes in prepared.about.items()}
-    checksums["vocabulary"] = prepared.vocabulary.sha256
+    checksums["tokenizer"] = prepared.tokenizer.sha256
     progress(1.0, "done")
     return {
         "checksums": checksums,

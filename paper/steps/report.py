@@ -25,6 +25,8 @@ NEEDS = (
     "audit",
     "claims",
     "lm_data",
+    "lm_smollm2",
+    "lm_train",
     "lm_iterate",
     "lm_claims",
     "figures",

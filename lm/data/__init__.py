@@ -1,0 +1,1 @@
+"""Text to tokens: fetching, sources, readers, tokenizer, token files, mixtures."""

@@ -1,0 +1,112 @@
+"""Human text made ready once: splits, tokenizer and token files in the cache, named by their settings."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lm.data import corpus as token_files
+from lm.data import sources
+from lm.data.corpus import Corpus
+from lm.data.fetch import cache_folder
+from lm.data.passages import cut
+from lm.data.splits import SPLITS
+from lm.data.tokenising import from_documents
+from lm.data.tokenizer import Tokenizer
+from lm.errors import InputError
+
+FORMAT = 3  # raised when the code that makes the token files changes what they hold
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Human text.
+
+    Attributes:
+        tokenizer: learned on the training split.
+        train: documents to train on, the same number of tokens of each domain (to one document).
+        validation: documents to choose settings on.
+        test: documents to evaluate on.
+        about: notes, by split.
+    """
+
+    tokenizer: Tokenizer
+    train: Corpus
+    validation: Corpus
+    test: Corpus
+    about: dict[str, dict[str, Any]]
+
+
+def _first_tokens(corpus: Corpus, budget: int) -> Corpus:
+    """Return documents of a corpus in the order of their ids' hashes until they hold `budget` tokens."""
+    order = sorted(range(len(corpus)), key=lambda number: hashlib.sha256(corpus.ids[number].encode()).digest())
+    total = np.cumsum(corpus.lengths[order])
+    if not len(total) or total[-1] < budget:
+        found = int(total[-1]) if len(total) else 0
+        raise InputError(f"the split has only {found} tokens of the {budget} asked for; ask for fewer")
+    return corpus.select(order[: int(np.searchsorted(total, budget)) + 1])
+
+
+def _make(config: Mapping[str, Any], folder: pathlib.Path) -> None:
+    documents = {name: list(cut(sources.load(name))) for name in config["sources"]}
+    training = [document.text for chosen in documents.values() for document in chosen if document.split == "train"]
+    tokenizer = Tokenizer.train(training, config["vocabulary"])
+    for split in SPLITS:
+        budget = config["train_tokens" if split == "train" else "test_tokens"]
+        parts, by_domain = [], {}
+        for name, chosen in documents.items():
+            kept = [document for document in chosen if document.split == split]
+            part = _first_tokens(from_documents(kept, tokenizer), budget)
+            parts.append(part)
+            by_domain[name] = _summary(kept, part)
+        about = {"config": dict(config), "tokenizer_sha256": tokenizer.sha256, "domains": by_domain}
+        token_files.write(token_files.join(parts), folder / split, about, size=tokenizer.size)
+    beside = folder / ".tokenizer.json"
+    beside.write_text(tokenizer.to_json(), encoding="utf-8")
+    beside.replace(folder / "tokenizer.json")
+
+
+def _summary(documents: Sequence[sources.Document], part: Corpus) -> dict[str, int]:
+    return {
+        "split_documents": len(documents),
+        "split_bytes": sum(len(document.text.encode()) for document in documents),
+        "split_works": len({document.work for document in documents}),
+        "documents": len(part),
+        "works": len(set(part.works)),
+        "tokens": len(part.tokens),
+        "bytes": int(part.sizes.sum()),
+    }
+
+
+def _read(folder: pathlib.Path) -> Prepared:
+    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    read = {split: token_files.read(folder / split) for split in SPLITS}
+    if any(notes["tokenizer_sha256"] != tokenizer.sha256 for _, notes in read.values()):
+        raise InputError(f"the tokenizer in {folder} is not that of the tokens; remove the folder and try again")
+    corpora = [corpus for corpus, _ in read.values()]
+    return Prepared(tokenizer, *corpora, about={split: notes for split, (_, notes) in read.items()})
+
+
+def prepare(config: Mapping[str, Any]) -> Prepared:
+    """Return human text by its settings, from the cache or made anew (also if the cache is damaged).
+
+    Args:
+        config: {"sources": names, "vocabulary": ids, "train_tokens": a domain, "test_tokens": a domain,
+            also of the validation split}.
+
+    Raises:
+        InputError: what fetching raises; more tokens asked for than there are.
+    """
+    name = hashlib.sha256(json.dumps([FORMAT, dict(config)], sort_keys=True).encode()).hexdigest()[:16]
+    folder = cache_folder() / "corpora" / name
+    if (folder / "tokenizer.json").exists():
+        with contextlib.suppress(InputError):
+            return _read(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _make(config, folder)
+    return _read(folder)

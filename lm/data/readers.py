@@ -1,0 +1,460 @@
+"""The user's own text as a stream of records, whatever the size: text files, JSONL, Parquet, named and hub sources.
+
+A record that cannot be used is set aside with its file and line and the good ones are kept; a file that cannot
+be read is an error. One record is in memory at a time (for Parquet, some rows).
+"""
+
+import dataclasses
+import functools
+import glob
+import io
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO, Literal, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lm.data.splits import SPLITS, Split, split_of
+from lm.errors import InputError
+
+LONGEST_LINE = 64 << 20  # bytes; a longer line is set aside instead of read
+ROWS = 256  # of a Parquet file, read together
+ADVANCE = 256  # records between two reports of progress
+BOM = b"\xef\xbb\xbf"
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+FORMATS: dict[str, Literal["text", "jsonl", "parquet"]] = {
+    ".txt": "text",
+    ".text": "text",
+    ".md": "text",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+
+Unit = Literal["file", "paragraph", "line"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How records are read.
+
+    Attributes:
+        field: that holds the text, in JSONL, Parquet and hub data sets.
+        unit: what one document of a text file is; paragraphs are parted by blank lines.
+        domain: of the documents; a named source keeps its own.
+        split: to read: "train", "validation" or "test" of a named source, or of files by the hash of the work
+            (`lm.data.splits.split_of`), all by default; of a hub data set one that it has, "train" by default.
+    """
+
+    field: str = "text"
+    unit: Unit = "file"
+    domain: str = "text"
+    split: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A document of the input.
+
+    Attributes:
+        id: the field "id" where there is one, else file:line; of a whole text file, the file.
+        work: what it is a part of: the file, for paragraphs and lines of a text file; else the id.
+        domain: name of the source.
+        text: as in the input; a byte order mark at the start of a file is left out.
+        file: as found.
+        line: of its first byte, or row of a Parquet file, from 1.
+        offset: of its first byte in the file (uncompressed); 0 where the file has no lines.
+        raw: its bytes, line end included; empty where the file has no lines.
+    """
+
+    id: str
+    work: str
+    domain: str
+    text: str
+    file: str
+    line: int
+    offset: int = 0
+    raw: bytes = b""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bad:
+    """A record that cannot be used: where it is and why."""
+
+    file: str
+    line: int
+    reason: str
+
+
+def refuse(bad: Bad) -> None:
+    """Raise InputError for a bad record: the strict way of setting aside."""
+    raise InputError(f"{bad.file}:{bad.line}: {bad.reason}; mend the record, or read on without --strict")
+
+
+class _UnusableError(Exception):
+    """Carries why a record cannot be used."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """Something to read.
+
+    Attributes:
+        name: as given or found: a path, source:NAME or hub:NAME.
+        size: bytes, 0 where it is not known.
+    """
+
+    name: str
+    size: int = 0
+
+
+def find(inputs: Sequence[str]) -> list[Input]:
+    """Return what the inputs name: files, those of folders and globs in sorted order, each once.
+
+    Args:
+        inputs: paths of files and folders, globs, source:NAME, hub:OWNER/NAME or hub:OWNER/NAME:CONFIGURATION.
+
+    Raises:
+        InputError: nothing is there, or a file of unknown format was named.
+    """
+    found: dict[str, Input] = {}
+    for name in inputs:
+        if name.startswith(("source:", "hub:")):
+            found[name] = Input(name)
+            continue
+        for path in _paths(name):
+            found[str(path)] = Input(str(path), path.stat().st_size)
+    if not found:
+        raise InputError("there is nothing to read; name files, folders or sources")
+    return list(found.values())
+
+
+def _paths(name: str) -> list[pathlib.Path]:
+    path = pathlib.Path(name)
+    try:
+        if path.is_dir():
+            inside = sorted(
+                entry
+                for entry in path.rglob("*")
+                if entry.is_file() and _format(entry) and not any(part.startswith(".") for part in _below(entry, path))
+            )
+            if not inside:
+                raise InputError(f"the folder {name} holds no file ending in {', '.join(FORMATS)}; name another")
+            return inside
+        found = [path] if path.exists() else sorted(map(pathlib.Path, glob.glob(name, recursive=True)))  # noqa: PTH207 (absolute patterns)
+    except OSError as error:
+        raise InputError(f"{name} cannot be read ({error.strerror or error}); name another file") from error
+    if not found:
+        raise InputError(f"there is no file {name}; name a file, a folder, a glob, source:NAME or hub:NAME")
+    for file in found:
+        if not _format(file):
+            raise InputError(
+                f"the format of {file} is not known; end its name in {', '.join(FORMATS)}, perhaps with .gz or .zst"
+            )
+    return found
+
+
+def _below(path: pathlib.Path, folder: pathlib.Path) -> Iterable[str]:
+    return path.relative_to(folder).parts
+
+
+def _format(path: pathlib.Path) -> Literal["text", "jsonl", "parquet"] | None:
+    name = path.with_suffix("") if path.suffix in COMPRESSIONS else path
+    kind = FORMATS.get(name.suffix)
+    return None if kind == "parquet" and name != path else kind
+
+
+def read(
+    given: Input,
+    reading: Reading,
+    aside: Callable[[Bad], None] = refuse,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Iterator[Record]:
+    """Return an iterator over the records of an input, in its order.
+
+    Args:
+        given: one of `find`'s.
+        reading: how.
+        aside: told of each bad record; by default the first one raises InputError.
+        advance: told now and then how many bytes of the file (as it is on disk) were read since the last time.
+
+    Raises:
+        InputError: the file is missing, truncated or of another format; an unknown source; a package is missing.
+    """
+    if given.name.startswith("source:"):
+        return _named(given.name.removeprefix("source:"), reading, aside)
+    if given.name.startswith("hub:"):
+        return _hub(given.name.removeprefix("hub:"), reading, aside)
+    path = pathlib.Path(given.name)
+    make = {"text": _text, "jsonl": _jsonl, "parquet": _parquet}[_format(path) or "text"]
+    records, split = make(path, reading, aside, advance), _split(reading)
+    return records if split is None else (record for record in records if split_of(record.work) == split)
+
+
+def _split(reading: Reading) -> Split | None:
+    if reading.split is None:
+        return None
+    for known in SPLITS:
+        if reading.split == known:
+            return known
+    raise InputError(f"there is no split {reading.split!r}; choose one of {', '.join(SPLITS)}")
+
+
+def _checked(content: bytes | str | None, what: str) -> str:
+    """Return a text that can be used; raises _UnusableError."""
+    if content is None:
+        raise _UnusableError(f"{what} is missing")
+    if not isinstance(content, bytes | str):
+        raise _UnusableError(f"{what} is no text but of type {type(content).__name__}")
+    if not content:
+        raise _UnusableError(f"{what} is empty")
+    try:
+        if isinstance(content, bytes):
+            return content.decode()
+        content.encode()  # half a surrogate pair, which JSON can spell, has no UTF-8
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise _UnusableError(f"{what} is not UTF-8 ({error.reason} at {error.start})") from error
+    return content
+
+
+def _record(row: dict[str, Any], reading: Reading, file: str, line: int, offset: int = 0, raw: bytes = b"") -> Record:
+    """Return the record of a row of fields; raises _UnusableError."""
+    text = _checked(row.get(reading.field), f"the field {reading.field!r}")
+    given = row.get("id")
+    if isinstance(given, bytes):
+        given = given.decode(errors="backslashreplace")
+    identity = str(given) if isinstance(given, str | int) and str(given) else f"{file}:{line}"
+    return Record(identity, identity, reading.domain, text, file, line, offset, raw)
+
+
+def _open(path: pathlib.Path) -> tuple[pa.NativeFile, BinaryIO]:
+    """Return a file as it is on disk, and its content: decompressed, buffered."""
+    file = pa.OSFile(str(path))
+    compression = COMPRESSIONS.get(path.suffix)
+    # Arrow's streams, because zstandard's end without an error where a file is cut off.
+    content = pa.CompressedInputStream(file, compression) if compression else file
+    return file, io.BufferedReader(cast(io.RawIOBase, content), 1 << 20)
+
+
+class _Advance:
+    """Tells how far a file was read since the last time."""
+
+    def __init__(self, file: pa.NativeFile, advance: Callable[[int], None]):
+        self._file, self._advance, self._told, self._calls = file, advance, 0, 0
+
+    def __call__(self, *, now: bool = False) -> None:
+        self._calls += 1
+        if now or self._calls % ADVANCE == 0:
+            place = self._file.tell()
+            self._advance(place - self._told)
+            self._told = place
+
+
+def _guarded(make: Callable[..., Iterator[Record]]) -> Callable[..., Iterator[Record]]:
+    """Return a reader that turns what a bad file raises into one sentence."""
+
+    @functools.wraps(make)
+    def guarded(path: pathlib.Path, *rest: Any) -> Iterator[Record]:
+        try:
+            yield from make(path, *rest)
+        except (OSError, EOFError, pa.ArrowException) as error:
+            reason = (getattr(error, "strerror", None) or str(error)).split("\n", maxsplit=1)[0]
+            raise InputError(f"{path} cannot be read ({reason}); mend or replace the file") from error
+
+    return guarded
+
+
+def _lines(content: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    """Return number, offset and bytes of each line, the line end included; a line that is too long as b""."""
+    number = offset = 0
+    while line := content.readline(LONGEST_LINE + 1):
+        number += 1
+        size = len(line)
+        if size > LONGEST_LINE:
+            while rest := content.readline(1 << 20):
+                size += len(rest)
+                if rest.endswith(b"\n"):
+                    break
+            line = b""
+        yield number, offset, line
+        offset += size
+
+
+@_guarded
+def _jsonl(
+    path: pathlib.Path, reading: Reading, aside: Callable[[Bad], None], advance: Callable[[int], None]
+) -> Iterator[Record]:
+    file, content = _open(path)
+    with file, content:
+        tell, name = _Advance(file, advance), str(path)
+        for number, offset, raw in _lines(content):
+            tell()
+            try:
+                if not raw:
+                    raise _UnusableError(f"the line is longer than {LONGEST_LINE >> 20} MB")
+                line = raw.removeprefix(BOM) if number == 1 else raw
+                if not line.strip():
+                    raise _UnusableError("the line is blank")
+                record = _record(_object(line), reading, name, number, offset, raw)
+            except _UnusableError as error:
+                aside(Bad(name, number, str(error)))
+                continue
+            yield record
+        tell(now=True)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """Return the object that a line of JSON spells; raises _UnusableError."""
+    try:
+        row = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise _UnusableError(f"the line is not UTF-8 ({error.reason} at {error.start})") from error
+    except (ValueError, RecursionError) as error:
+        raise _UnusableError(f"the line is not JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise _UnusableError(f"the line is no JSON object but of type {type(row).__name__}")
+    return row
+
+
+@_guarded
+def _text(
+    path: pathlib.Path, reading: Reading, aside: Callable[[Bad], None], advance: Callable[[int], None]
+) -> Iterator[Record]:
+    file, content = _open(path)
+    with file, content:
+        tell, name = _Advance(file, advance), str(path)
+        for number, offset, raw in _UNITS[reading.unit](content):
+            tell()
+            try:
+                if not raw:
+                    long = f"the line is longer than {LONGEST_LINE >> 20} MB"
+                    raise _UnusableError("the file is empty" if reading.unit == "file" else long)
+                text = raw.removeprefix(BOM) if number == 1 else raw
+                if reading.unit != "file":
+                    text = text.rstrip(b"\r\n")
+                text = _checked(text, f"the {reading.unit}")
+            except _UnusableError as error:
+                aside(Bad(name, number, str(error)))
+                continue
+            identity = name if reading.unit == "file" else f"{name}:{number}"
+            yield Record(identity, name, reading.domain, text, name, number, offset, raw)
+        tell(now=True)
+
+
+def _whole(content: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    yield 1, 0, content.read()
+
+
+def _filled_lines(content: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    return (found for found in _lines(content) if not found[2] or found[2].strip())
+
+
+def _paragraphs(content: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    """Return line, offset and bytes of each stretch of lines that are not blank."""
+    held: list[bytes] = []
+    number = offset = size = 0
+    for place, start, line in _lines(content):
+        if held and (not line.strip() or size + len(line) > LONGEST_LINE):
+            yield number, offset, b"".join(held)
+            held, size = [], 0
+        if not line:
+            yield place, start, line
+        elif line.strip():
+            if not held:
+                number, offset = place, start
+            held.append(line)
+            size += len(line)
+    if held:
+        yield number, offset, b"".join(held)
+
+
+_UNITS: dict[Unit, Callable[[BinaryIO], Iterator[tuple[int, int, bytes]]]] = {
+    "file": _whole,
+    "paragraph": _paragraphs,
+    "line": _filled_lines,
+}
+
+
+@_guarded
+def _parquet(
+    path: pathlib.Path, reading: Reading, aside: Callable[[Bad], None], advance: Callable[[int], None]
+) -> Iterator[Record]:
+    name, number = str(path), 0
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        wanted = [column for column in (reading.field, "id") if column in file.schema_arrow.names]
+        if reading.field not in wanted:
+            columns = ", ".join(file.schema_arrow.names)
+            raise InputError(f"{path} has no column {reading.field!r} but {columns}; name the column of the text")
+        told, size = 0, path.stat().st_size
+        for batch in file.iter_batches(ROWS, columns=wanted, use_threads=False):
+            for row in zip(*(_values(batch.column(column)) for column in wanted), strict=True):
+                number += 1
+                try:
+                    record = _record(dict(zip(wanted, row, strict=True)), reading, name, number)
+                except _UnusableError as error:
+                    aside(Bad(name, number, str(error)))
+                    continue
+                yield record
+            place = size * number // max(file.metadata.num_rows, 1)
+            advance(place - told)
+            told = place
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Return a column's values, text as bytes: files may hold text that is not UTF-8."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type):
+        column = column.view(pa.binary())
+    elif pa.types.is_large_string(column.type):
+        column = column.view(pa.large_binary())
+    return column.to_pylist()
+
+
+def _named(name: str, reading: Reading, aside: Callable[[Bad], None]) -> Iterator[Record]:
+    from lm.data import sources
+
+    for number, found in enumerate(sources.load(name, _split(reading)), 1):
+        try:
+            _checked(found.text, "the text")
+        except _UnusableError as error:
+            aside(Bad(f"source:{name}", number, str(error)))
+            continue
+        yield Record(found.id, found.work, found.domain, found.text, f"source:{name}", number)
+
+
+def _hub(name: str, reading: Reading, aside: Callable[[Bad], None]) -> Iterator[Record]:
+    try:
+        from datasets import load_dataset  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise InputError(
+            f"hub:{name} needs the package datasets, which is not installed; install toedit[hub]"
+        ) from error
+    path, _, configuration = name.partition(":")
+    try:
+        rows = load_dataset(path, configuration or None, split=reading.split or "train", streaming=True)
+        iterator = iter(rows)
+    except Exception as error:  # the package raises errors of many kinds
+        raise _unreachable(name, error) from error
+    number = 0
+    while True:
+        try:
+            row = next(iterator)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise _unreachable(name, error) from error
+        number += 1
+        try:
+            record = _record(row, reading, f"hub:{name}", number)
+        except _UnusableError as error:
+            aside(Bad(f"hub:{name}", number, str(error)))
+            continue
+        yield record
+
+
+def _unreachable(name: str, error: Exception) -> InputError:
+    reason = str(error).split("\n", maxsplit=1)[0]
+    return InputError(f"the data set hub:{name} cannot be read ({reason}); check its name, split and the network")

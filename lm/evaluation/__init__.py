@@ -1,0 +1,1 @@
+"""How well a model predicts text: windows of documents, one pass of the model, perplexity."""

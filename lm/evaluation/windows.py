@@ -1,0 +1,167 @@
+"""Documents cut into windows in which every token is scored once, packed into rows of few lengths.
+
+A window holds tokens of one document: the first one the document's first tokens after an end-of-text id, each
+later one the next `stride` tokens and as much context before them as fits. Windows are packed side by side into
+rows of SHORTEST, 2 SHORTEST, 4 SHORTEST, ... positions, and rows of one length into blocks of one shape, so that
+a model is compiled once a length and computes on little padding, whatever the documents' lengths.
+"""
+
+import bisect
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lm.data.corpus import Corpus
+from lm.errors import InputError
+from lm.model.decoder import PADDING
+
+SHORTEST = 256  # positions of the shortest rows: attention takes a small share there, packing still fills them
+POOL = 4096  # windows that are packed together: they bound the memory and, being many, fill the rows
+
+
+class Block(NamedTuple):
+    """Packed windows, arrays of shape (B, T).
+
+    Attributes:
+        inputs: ids, int32: end-of-text before a document's first token.
+        targets: the next ids, int32.
+        segments: number of the window in its row, int32, PADDING where nothing is.
+        place: position of each scored target in the corpus' `tokens`, int64, -1 where a target is not scored.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    segments: np.ndarray
+    place: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class _Windows:
+    """Windows of a corpus by number; each is computed when asked for."""
+
+    starts: np.ndarray
+    context: int
+    stride: int
+    until: np.ndarray  # (n,): windows of the documents up to and including each one
+
+    @classmethod
+    def of(cls, corpus: Corpus, context: int, stride: int) -> "_Windows":
+        lengths = corpus.lengths
+        later = -(-np.maximum(lengths - context, 0) // stride)
+        return cls(corpus.starts, context, stride, np.cumsum(np.where(lengths > 0, 1 + later, 0)))
+
+    def __len__(self) -> int:
+        return int(self.until[-1]) if len(self.until) else 0
+
+    def spans(self, first: int, last: int) -> np.ndarray:
+        """Return the windows first..last - 1: document, first target held, first one scored, behind the last."""
+        number = np.arange(first, min(last, len(self)))
+        document = np.searchsorted(self.until, number, side="right")
+        before = np.where(document > 0, self.until[document - 1], 0)
+        later = number - before  # 0 for a document's first window
+        length = self.starts[document + 1] - self.starts[document]
+        behind = np.minimum(self.context + later * self.stride, length)
+        scored = np.where(later > 0, self.context + (later - 1) * self.stride, 0)
+        return np.stack([document, np.maximum(behind - self.context, 0), scored, behind], axis=1)
+
+
+def row_length(tokens: int) -> int:
+    """Return the length of the shortest rows that hold a window of so many tokens."""
+    return SHORTEST << max(0, -(-tokens // SHORTEST) - 1).bit_length()
+
+
+def pack(sizes: Sequence[int] | np.ndarray, length: int | None = None) -> list[tuple[int, list[int]]]:
+    """Put windows into rows, the longest first, each where it leaves the least room (best fit decreasing).
+
+    Args:
+        sizes: tokens of each window.
+        length: of every row; by default a row is as long as its longest window needs.
+
+    Returns:
+        The length of each row and the numbers of its windows.
+    """
+    rows: list[tuple[int, list[int]]] = []
+    room: list[tuple[int, int]] = []  # what is left and the row, sorted
+    for number in np.argsort(-np.asarray(sizes), kind="stable"):
+        size = int(sizes[number])
+        found = bisect.bisect_left(room, (size, 0))
+        if found < len(room):
+            left, row = room.pop(found)
+            rows[row][1].append(int(number))
+        else:
+            left, row = length or row_length(size), len(rows)
+            rows.append((left, [int(number)]))
+        if left > size:
+            bisect.insort(room, (left - size, row))
+    return rows
+
+
+def _fill(corpus: Corpus, end: int, shape: tuple[int, int], rows: list[np.ndarray]) -> Block:
+    """Return the block of some rows; each is the spans of its windows, shape (windows, 4)."""
+    block = Block(
+        np.full(shape, end, np.int32),
+        np.full(shape, end, np.int32),
+        np.full(shape, PADDING, np.int32),
+        np.full(shape, -1, np.int64),
+    )
+    spans = np.concatenate(rows)
+    row = np.repeat(np.arange(len(rows)), [len(one) for one in rows])
+    within = np.concatenate([np.arange(len(one)) for one in rows])
+    document, held, scored, behind = spans.T
+    size = behind - held
+    total = np.cumsum(size) - size  # tokens of the windows before, in all rows
+    of_row = np.concatenate([[0], np.cumsum([(one[:, 3] - one[:, 1]).sum() for one in rows])[:-1]])
+    begin = row * shape[1] + total - of_row[row]
+    step = np.arange(size.sum()) - np.repeat(total, size)
+    where = np.repeat(begin, size) + step
+    target = np.repeat(held, size) + step
+    place = np.repeat(corpus.starts[document], size) + target
+    # The token before a document's first one belongs to another document, or is none.
+    before = np.where(target > 0, corpus.tokens[np.maximum(place - 1, 0)], end)
+    block.inputs.reshape(-1)[where] = before
+    block.targets.reshape(-1)[where] = corpus.tokens[place]
+    block.segments.reshape(-1)[where] = np.repeat(within, size)
+    block.place.reshape(-1)[where] = np.where(target >= np.repeat(scored, size), place, -1)
+    return block
+
+
+def blocks(corpus: Corpus, end: int, context: int, positions: int, stride: int | None = None) -> Iterator[Block]:
+    """Cut a corpus into windows and yield them packed, in memory that does not grow with the corpus.
+
+    Args:
+        corpus: documents, perhaps memory-mapped; empty ones have no windows.
+        end: end-of-text id, the context of a document's first token.
+        context: longest window, in tokens.
+        positions: of a block; a longer row is a block of its own.
+        stride: targets of a window after a document's first, in 1..context; context by default, the disjoint
+            windows of Paloma (Magnusson et al. 2023, arXiv 2312.10523).
+
+    Raises:
+        InputError: a context below 1, or a stride outside 1..context.
+    """
+    stride = context if stride is None else stride
+    if context < 1:
+        raise InputError(f"a context of {context} tokens cannot hold a target; use at least 1")
+    if not 1 <= stride <= context:
+        raise InputError(f"a stride of {stride} does not fit a context of {context}; use 1 to {context}")
+    windows = _Windows.of(corpus, context, stride)
+    waiting: dict[int, list[np.ndarray]] = {}
+    for first in range(0, len(windows), POOL):
+        spans = windows.spans(first, first + POOL)
+        for length, numbers in pack(spans[:, 3] - spans[:, 1]):
+            rows = waiting.setdefault(length, [])
+            rows.append(spans[numbers])
+            if len(rows) == max(1, positions // length):
+                yield _fill(corpus, end, (len(rows), length), rows)
+                waiting[length] = []
+        corpus.release()
+    # What is left over goes into rows of one length, so that a small corpus has one shape to compile.
+    left = [row for rows in waiting.values() for row in rows]
+    if left:
+        length, spans = max(length for length, rows in waiting.items() if rows), np.concatenate(left)
+        rows = [spans[numbers] for _, numbers in pack(spans[:, 3] - spans[:, 1], length)]
+        size = max(1, positions // length)
+        for first in range(0, len(rows), size):
+            yield _fill(corpus, end, (size, length), rows[first : first + size])

@@ -1,0 +1,218 @@
+"""A synthetic corpus, written as JSON lines: the same bytes whether or not the writing was interrupted.
+
+Documents are written in the order of their numbers, a batch at a time, to a file beside the corpus, which takes the
+corpus's name when it is complete. What a batch holds depends on the numbers only, so that an interrupted batch is
+made again exactly as it was.
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, BinaryIO
+
+import zstandard
+
+from lm.data.sources import Document
+from lm.errors import InputError
+from lm.generation import prompts
+from lm.generation.decode import ROWS, Request, decode, prepare
+from lm.generation.sampling import SamplingConfig
+from lm.weights.load import Pretrained
+
+LEVEL = 19  # of zstd
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusConfig:
+    """What a corpus is made with.
+
+    Attributes:
+        documents: number.
+        kinds: of text, taking turns; for models without a chat form no kinds apply.
+        tokens: a document has at most.
+        sampling: from logits to tokens.
+        seed: of every draw.
+    """
+
+    documents: int
+    kinds: tuple[prompts.Kind, ...] = prompts.KINDS
+    tokens: int = 384
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+    seed: int = 0
+
+    def __post_init__(self):
+        """Check the ranges; raises InputError."""
+        if self.documents < 1 or self.tokens < 1 or not self.kinds or not 0 <= self.seed < 2**32:
+            raise InputError("documents, tokens and kinds must be at least 1 and the seed in 0..2^32-1; change them")
+
+
+def write(
+    path: pathlib.Path,
+    pretrained: Pretrained,
+    config: CorpusConfig,
+    documents: Mapping[str, Sequence[Document]],
+    progress: Callable[[int, int], None] = lambda documents, tokens: None,
+) -> None:
+    """Write a corpus, going on where an earlier call with the same arguments was interrupted.
+
+    Each line holds id, text, prompt, kind, seed_source, seed_document, seed, model, model_sha256, temperature, top_k,
+    top_p, tokens (their number) and finished: "end" of text or "length".
+
+    Args:
+        path: ends in .jsonl or .jsonl.zst.
+        pretrained: model that writes.
+        config: of the corpus.
+        documents: by source, for the prompts of instruct models.
+        progress: told of documents and tokens that are new.
+
+    Raises:
+        InputError: another kind of file name, a file with other documents, a disk that cannot be written.
+    """
+    if not path.name.endswith((".jsonl", ".jsonl.zst")):
+        raise InputError(f"{path} has no known format; end it in .jsonl or .jsonl.zst")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, partial, pretrained, config, documents, progress)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}); free space or choose another --out, "
+            "and the same command goes on where it was"
+        ) from error
+
+
+def _write(
+    path: pathlib.Path,
+    partial: pathlib.Path,
+    pretrained: Pretrained,
+    config: CorpusConfig,
+    documents: Mapping[str, Sequence[Document]],
+    progress: Callable[[int, int], None],
+) -> None:
+    tokenizer = pretrained.tokenizer
+    numbers = range(config.documents)
+    if pretrained.instruct:
+        asked = prompts.seeded(numbers, config.kinds, documents, tokenizer, config.seed)
+        places = prompts.PLACES
+    else:
+        asked, places = prompts.unconditional(numbers, tokenizer), 1
+    begins = [_about(prompt, pretrained, config) for prompt in asked]
+    if path.exists():
+        done = _found(path, begins)
+        if len(done) < config.documents:
+            raise InputError(f"{path} holds only {len(done)} of {config.documents} documents; choose another --out")
+        progress(len(done), sum(done))
+        return
+    with partial.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system frees it when the process ends
+        except BlockingIOError as error:
+            raise InputError(f"another process is writing {partial}; wait for it or choose another --out") from error
+        done = _found(partial, begins)
+        progress(len(done), sum(done))
+        _append(file, len(done), asked, begins, places, pretrained, config, progress)
+    _finish(path, partial)
+
+
+def _append(
+    file: BinaryIO,
+    done: int,
+    asked: Sequence[prompts.Prompt],
+    begins: Sequence[dict[str, Any]],
+    places: int,
+    pretrained: Pretrained,
+    config: CorpusConfig,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Write the documents from number `done` on."""
+    tokenizer, weights = pretrained.tokenizer, prepare(pretrained.model)
+    request = Request(config.sampling, config.tokens, tokenizer.stops, tokenizer.size)
+    for first in range(done - done % ROWS, config.documents, ROWS):
+        batch = asked[first : first + ROWS]
+        decoded = decode(
+            weights,
+            [prompt.ids for prompt in batch],
+            [prompt.id for prompt in batch],
+            request,
+            config.seed,
+            prompt_places=places,
+            progress=lambda tokens: progress(0, tokens),
+        )
+        new = range(max(first, done), first + len(batch))
+        for number in new:
+            one = decoded[number - first]
+            # A token may end inside a character that the limit cuts off.
+            text = tokenizer.decode(one.tokens.tolist()).decode(errors="ignore")
+            end = {"tokens": len(one.tokens), "finished": one.finished}
+            file.write(_line({**begins[number], "text": text, **end}))
+        file.flush()
+        os.fsync(file.fileno())
+        progress(len(new), 0)
+
+
+def _finish(path: pathlib.Path, partial: pathlib.Path) -> None:
+    if path.suffix == ".zst":
+        beside = path.with_name(path.name + ".new")
+        with partial.open("rb") as plain, beside.open("wb") as file:
+            zstandard.ZstdCompressor(level=LEVEL).copy_stream(plain, file, size=partial.stat().st_size)
+            os.fsync(file.fileno())
+        beside.replace(path)
+        partial.unlink()
+    else:
+        partial.replace(path)
+
+
+def _about(prompt: prompts.Prompt, pretrained: Pretrained, config: CorpusConfig) -> dict[str, Any]:
+    """Return the record of a document that is not yet written; "text" keeps its place in the order."""
+    return {
+        "id": prompt.id,
+        "text": "",
+        "prompt": prompt.text,
+        "kind": prompt.kind,
+        "seed_source": prompt.source,
+        "seed_document": prompt.document,
+        "seed": config.seed,
+        "model": pretrained.name,
+        "model_sha256": pretrained.sha256,
+        **dataclasses.asdict(config.sampling),
+        "limit": config.tokens,
+    }
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+
+
+def _found(path: pathlib.Path, begins: Sequence[dict[str, Any]]) -> list[int]:
+    """Return the number of tokens of each document that a file holds; cut off a line that was not finished.
+
+    Raises:
+        InputError: the file holds something else than these documents.
+    """
+    if not path.exists():
+        return []
+    if path.suffix == ".zst":
+        with zstandard.open(path, "rb") as file:
+            content = file.read()
+    else:
+        content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    done = []
+    for number, line in enumerate(whole.splitlines()):
+        try:
+            record = json.loads(line)
+            kept = {key: record[key] for key in begins[number]} | {"text": ""}
+            if kept != begins[number]:
+                raise ValueError("another document")
+            done.append(int(record["tokens"]))
+        except (ValueError, LookupError, TypeError) as error:
+            raise InputError(
+                f"line {number + 1} of {path} is no document of this corpus; remove the file or choose another --out"
+            ) from error
+    if len(whole) < len(content):
+        with path.open("rb+") as file:
+            file.truncate(len(whole))
+    return done

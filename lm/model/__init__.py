@@ -1,0 +1,1 @@
+"""One decoder for many families: configuration, presets, computation, sharding."""

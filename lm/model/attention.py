@@ -1,0 +1,151 @@
+"""Causal attention within documents: by blocks with a hand-written backward pass on the CPU, cuDNN's on the GPU.
+
+For each row and head, with queries q, keys k, values v (T, K) and the set A of allowed pairs (t, c), c <= t
+and both positions in one document:
+
+    s_tc = q_t k_c / sqrt(K),   l_t = log sum_{c in A(t)} exp s_tc,   w_tc = exp(s_tc - l_t),   o_t = sum_c
+    w_tc v_c.
+
+Backwards, with g = dL/do and delta_t = g_t o_t,
+
+    ds_tc = w_tc (g_t v_c - delta_t),   dv_c = sum_t w_tc g_t,   dk_c = sum_t ds_tc q_t / sqrt(K),
+    dq_t = sum_c ds_tc k_c / sqrt(K).
+
+Blocks above the diagonal are never computed; the weights are recomputed, transposed, in the backward pass, so
+that no (T, T) array is kept and every product contracts the layout that XLA multiplies fastest on a CPU (the
+derived rule takes three times as long there). The R = H / G queries that share a key are stacked as rows of one
+product, so that keys and values are never repeated.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from lm.model.matmul import product
+
+Array = jax.Array
+
+BLOCK = 128  # positions: of 64, 128 and 256 the fastest at 16 rows of 256 tokens
+BLOCKS = 8  # at most, as the code is unrolled over them and compiles in proportion
+MASKED = -1e9  # finite, so that differences of masked scores are never NaN
+
+
+def _swap(x: Array) -> Array:
+    return jnp.swapaxes(x, -1, -2)
+
+
+def _blocks(length: int) -> list[slice]:
+    size = BLOCK * max(1, math.ceil(length / (BLOCK * BLOCKS)))
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def _allowed(segment_BxT: Array, rows: slice, columns: slice) -> Array:
+    """Return which pairs of positions may meet, shape (B, rows, columns)."""
+    position = jnp.arange(segment_BxT.shape[1])
+    causal = position[rows, None] >= position[None, columns]
+    return causal & (segment_BxT[:, rows, None] == segment_BxT[:, None, columns])
+
+
+def _by_head(x_BxTxHxK: Array, G: int) -> Array:
+    """Return (B G, R, T, K)."""
+    B, T, H, K = x_BxTxHxK.shape
+    return jnp.moveaxis(x_BxTxHxK, 2, 1).reshape(B * G, H // G, T, K)
+
+
+def _by_head_transposed(x_BxTxHxK: Array, G: int) -> Array:
+    """Return (B G, K, R, T)."""
+    B, T, H, K = x_BxTxHxK.shape
+    return x_BxTxHxK.reshape(B, T, G, H // G, K).transpose(0, 2, 4, 3, 1).reshape(B * G, K, H // G, T)
+
+
+def _from_heads(x_ZxRxTxK: Array, B: int) -> Array:
+    Z, R, T, K = x_ZxRxTxK.shape
+    return jnp.moveaxis(x_ZxRxTxK.reshape(B, Z // B * R, T, K), 1, 2)
+
+
+def _forward(q_BxTxHxK: Array, k_BxTxGxK: Array, v_BxTxGxK: Array, segment_BxT: Array) -> tuple[Array, Array]:
+    B, T, H, K = q_BxTxHxK.shape
+    G, dtype = k_BxTxGxK.shape[2], q_BxTxHxK.dtype
+    R, Z = H // G, B * G
+    scale, outputs, logs = 1 / math.sqrt(K), [], []
+    q, k_T, v = _by_head(q_BxTxHxK, G), _by_head_transposed(k_BxTxGxK, G)[:, :, 0], _by_head(v_BxTxGxK, G)[:, 0]
+    for rows in _blocks(T):
+        columns = slice(0, rows.stop)
+        score = product(q[:, :, rows].reshape(Z, -1, K), k_T[:, :, columns]).reshape(B, G, R, -1, rows.stop) * scale
+        score = jnp.where(_allowed(segment_BxT, rows, columns)[:, None, None], score, MASKED)
+        top = jnp.max(score, axis=-1, keepdims=True)
+        weight = jnp.exp(score - top)
+        total = jnp.sum(weight, axis=-1, keepdims=True)
+        mixed = product(weight.astype(dtype).reshape(Z, -1, rows.stop), v[:, columns]).reshape(B, G, R, -1, K)
+        outputs.append((mixed / total).astype(dtype))
+        logs.append((top + jnp.log(total))[..., 0])
+    output = _from_heads(jnp.concatenate(outputs, axis=3).reshape(Z, R, T, K), B)
+    return output, jnp.concatenate(logs, axis=3).reshape(Z, R, T)
+
+
+@jax.custom_vjp
+def _attention(q: Array, k: Array, v: Array, segment_BxT: Array) -> Array:
+    return _forward(q, k, v, segment_BxT)[0]
+
+
+def _attention_forward(q: Array, k: Array, v: Array, segment_BxT: Array):
+    output, log = _forward(q, k, v, segment_BxT)
+    return output, (q, k, v, segment_BxT, output, log)
+
+
+def _attention_backward(kept, g_BxTxHxK: Array):
+    q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT, output, log = kept
+    B, T, H, K = q_BxTxHxK.shape
+    G, dtype = k_BxTxGxK.shape[2], q_BxTxHxK.dtype
+    R, Z, scale = H // G, B * G, 1 / math.sqrt(K)
+    delta = jnp.sum(g_BxTxHxK.astype(jnp.float32) * output, axis=-1)
+    delta = jnp.swapaxes(delta, 1, 2).reshape(Z, R, T)
+    q, k, v, g = (_by_head(x, G) for x in (q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, g_BxTxHxK))
+    q_T, k_T, g_T = (_by_head_transposed(x, G) for x in (q_BxTxHxK, k_BxTxGxK, g_BxTxHxK))
+    dq_T, dk, dv = jnp.zeros((Z, K, R, T), jnp.float32), [], []
+    for columns in _blocks(T):
+        rows, size = slice(columns.start, T), columns.stop - columns.start
+        shape = (B, G, size, R, T - columns.start)
+        allowed = _swap(_allowed(segment_BxT, rows, columns))[:, None, :, None]
+        log_rows, delta_rows = (x[:, None, :, rows].reshape(B, G, 1, R, -1) for x in (log, delta))
+        score = product(k[:, 0, columns], q_T[..., rows].reshape(Z, K, -1)).reshape(shape) * scale
+        weight = jnp.where(allowed, jnp.exp(score - log_rows), 0.0)
+        slope = product(v[:, 0, columns], g_T[..., rows].reshape(Z, K, -1)).reshape(shape)
+        change = (weight * (slope - delta_rows) * scale).astype(dtype).reshape(Z, size, -1)
+        dv.append(product(weight.astype(dtype).reshape(Z, size, -1), g[:, :, rows].reshape(Z, -1, K)))
+        dk.append(product(change, q[:, :, rows].reshape(Z, -1, K)))
+        dq_T = dq_T.at[..., rows].add(product(k_T[:, :, 0, columns], change).reshape(Z, K, R, -1))
+    dq = jnp.moveaxis(dq_T.astype(dtype).reshape(B, G, K, R, T), (4, 2), (1, 4)).reshape(B, T, H, K)
+    dk, dv = (_from_heads(jnp.concatenate(x, axis=1).astype(dtype)[:, None], B) for x in (dk, dv))
+    return dq, dk, dv, None
+
+
+_attention.defvjp(_attention_forward, _attention_backward)
+
+
+def _library_attention(q: Array, k: Array, v: Array, segment_BxT: Array | None, implementation) -> Array:
+    mask = None if segment_BxT is None else (segment_BxT[:, :, None] == segment_BxT[:, None])[:, None]
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation=implementation)
+
+
+def causal_attention(q_BxTxHxK: Array, k_BxTxGxK: Array, v_BxTxGxK: Array, segment_BxT: Array | None) -> Array:
+    """Return causal attention restricted to each position's own document.
+
+    Query head h reads key and value head h // (H / G). Products have factors of the type of the queries and are
+    summed in float32; the softmax is float32. On a GPU, bfloat16 goes to cuDNN's flash attention.
+
+    Args:
+        q_BxTxHxK: queries, float32 or bfloat16.
+        k_BxTxGxK: keys, same type; G divides H.
+        v_BxTxGxK: values, same type.
+        segment_BxT: integer document number of each position, contiguous in a row; None: one document a row.
+
+    Returns:
+        Type of the queries, shape (B, T, H, K).
+    """
+    if jax.default_backend() != "cpu":
+        flash = jax.default_backend() == "gpu" and q_BxTxHxK.dtype == jnp.bfloat16
+        return _library_attention(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT, "cudnn" if flash else "xla")
+    segment_BxT = jnp.zeros(q_BxTxHxK.shape[:2], jnp.int32) if segment_BxT is None else segment_BxT
+    return _attention(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT)

@@ -1,0 +1,71 @@
+"""Matrix product with factors of a chosen type and float32 sums, forwards and backwards, in the CPU's fast forms.
+
+On a CPU with matrix units XLA multiplies bfloat16 factors seven times as fast as float32 ones, but only in one
+form: sums in float32 asked for, the last axis of the first factor against the first of the second, and no
+transpose in sight, which would turn both factors back into float32. `_row_major` hides it.
+"""
+
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Compute = Literal["float32", "bfloat16"]
+
+
+def _row_major(x: Array) -> Array:
+    # The result of a transpose is column-major to XLA, which has no bfloat16 product for it. A reshape that changes
+    # the rank is row-major, if a barrier keeps the compiler from undoing it.
+    return jax.lax.reshape(jax.lax.optimization_barrier(x[None]), x.shape)
+
+
+def product(x: Array, w: Array) -> Array:
+    """Return the matrix product of two factors of one type, summed in float32 and float32.
+
+    Args:
+        x: float32 or bfloat16, shape (..., N, I).
+        w: same type, shape (..., I, O).
+    """
+    if x.dtype != jnp.bfloat16 or jax.default_backend() != "cpu":
+        return jnp.matmul(x, w, preferred_element_type=jnp.float32)
+    y = jnp.matmul(_row_major(x), _row_major(w), preferred_element_type=jnp.float32)
+    # Else a transpose of the result would become a transpose of the factors, which the CPU cannot run.
+    return jax.lax.optimization_barrier(y)
+
+
+def matmul(x_NxI: Array, w_IxO: Array, compute: Compute) -> Array:
+    """Return x w with factors cast to `compute` and summed in float32, forwards and backwards.
+
+    Args:
+        x_NxI: float32 or bfloat16.
+        w_IxO: float32.
+        compute: type of the factors.
+
+    Returns:
+        float32, shape (N, O).
+    """
+    return _matmul(compute, x_NxI, w_IxO)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _matmul(compute: Compute, x: Array, w: Array) -> Any:
+    return product(x.astype(compute), w.astype(compute))
+
+
+def _matmul_forward(compute: Compute, x: Array, w: Array):
+    kept = x.astype(compute), w.astype(compute)
+    return product(*kept), (*kept, jnp.zeros((), x.dtype))
+
+
+def _matmul_backward(compute: Compute, kept, g: Array) -> tuple[Array, Array]:
+    x, w, example = kept
+    # The derived rule would multiply a float32 gradient by a bfloat16 factor, off the fast path.
+    g = g.astype(compute)
+    # Transposing costs a CPU a tenth of the product: the narrower factor is transposed.
+    slope = product(x.T, g) if x.shape[1] <= g.shape[1] else product(g.T, x).T
+    return product(g, w.T).astype(example.dtype), slope
+
+
+_matmul.defvjp(_matmul_forward, _matmul_backward)

@@ -1,0 +1,80 @@
+"""Where parameters and batches live on a mesh of devices: data, fsdp and tensor parallelism.
+
+"data" holds copies of the model, each with its share of the batch; "fsdp" shares the batch too and cuts every
+matrix along the width of the residual stream (ZeRO-3, Rajbhandari et al. 2020); "tensor" cuts heads, hidden
+units and vocabulary (Shoeybi et al. 2019). The compiler derives the communication.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lm.errors import InputError
+from lm.model.config import ModelConfig
+from lm.model.parameters import Axis, Parameter, parameters
+
+DATA, FSDP, TENSOR = "data", "fsdp", "tensor"
+BATCH = (DATA, FSDP)  # the mesh axes over which rows of a batch are shared out
+# What counts whole heads is cut between heads only, never inside one.
+RULES: dict[Axis, str] = {
+    "width": FSDP,
+    "vocabulary": TENSOR,
+    "heads": TENSOR,
+    "kv_heads": TENSOR,
+    "hidden": TENSOR,
+}
+
+
+def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """Return a mesh with the axes data, fsdp, tensor.
+
+    Args:
+        data: size of the axis.
+        fsdp: size of the axis.
+        tensor: size of the axis.
+        devices: to use; the first data * fsdp * tensor of all by default.
+
+    Raises:
+        InputError: fewer devices than the mesh needs, or a size below 1.
+    """
+    sizes = (data, fsdp, tensor)
+    if min(sizes) < 1:
+        raise InputError(f"a mesh of {data} x {fsdp} x {tensor} is impossible; every axis must be at least 1")
+    found, needed = list(devices or jax.devices()), math.prod(sizes)
+    if len(found) < needed:
+        raise InputError(
+            f"a mesh of data {data} x fsdp {fsdp} x tensor {tensor} needs {needed} devices and there are "
+            f"{len(found)}; lower an axis or start more processes"
+        )
+    chosen = np.asarray(found[:needed]).reshape(sizes)
+    return Mesh(chosen, (DATA, FSDP, TENSOR), axis_types=(AxisType.Auto,) * 3)
+
+
+def _specification(one: Parameter, config: ModelConfig, mesh: Mesh) -> P:
+    units = {"heads": config.heads, "kv_heads": config.kv_heads}
+    cut, vector = [], len([axis for axis in one.axes if axis != "layer"]) == 1  # norms and biases stay whole
+    for axis, size in zip(one.axes, one.shape, strict=True):
+        name = None if vector else RULES.get(axis)
+        # What does not divide evenly stays whole on that axis.
+        cut.append(name if name and units.get(axis, size) % mesh.shape[name] == 0 else None)
+    return P(*cut)
+
+
+def shardings(config: ModelConfig, mesh: Mesh) -> dict[str, NamedSharding]:
+    """Return where each parameter lives, by name."""
+    return {name: NamedSharding(mesh, _specification(one, config, mesh)) for name, one in parameters(config).items()}
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Return where arrays with rows of a batch in front live."""
+    return NamedSharding(mesh, P(BATCH))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of what every device holds whole."""
+    return NamedSharding(mesh, P())

@@ -1,0 +1,1 @@
+"""Pretrained weights in and out: Hugging Face folders and GGUF files."""

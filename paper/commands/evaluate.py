@@ -1,0 +1,216 @@
+"""`toedit evaluate`: perplexity of a model by domain."""
+
+import hashlib
+import heapq
+import json
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from paper.errors import InputError
+
+if TYPE_CHECKING:
+    from lm.data.corpus import Corpus
+    from lm.data.readers import Record
+    from lm.data.tokenizer import Tokenizer
+    from lm.evaluation.perplexity import Evaluation, Score
+
+WIDEST = 16  # characters a token, more than any text has on average: what is kept of a stream for a budget of tokens
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Perplexity and bits per byte by domain in Paloma's manner: each document alone, each token once.
+
+    Example: `toedit evaluate --model smollm2 --source sotu --source novels`.
+
+    A document longer than the context is scored in windows. Standard errors are over works (a speech, a novel, a
+    file) and over documents. Documents are taken in the order of their names' hashes, so that a part is a random one.
+    """
+
+    model: str
+    """smollm2, the folder of a model, a .gguf file, or hf:OWNER/NAME where the hub is reachable."""
+    source: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """A named source (sotu, novels, ...), text files as for `toedit tokenize`, or a folder that it made; repeatable."""
+    split: Literal["train", "validation", "test", "all"] = "test"
+    """Part of a named source; files are read whole."""
+    documents: int | None = None
+    """Score only so many documents of each source."""
+    tokens: int | None = 20_000
+    """Score only so many tokens of each source, to the end of a document; None for all."""
+    context: int | None = None
+    """Longest window in tokens; the model's by default."""
+    stride: int | None = None
+    """Tokens scored in a window after a document's first; the context by default."""
+    compute: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of the factors of matrix products; sums and logits are float32 always."""
+    json: Path | None = None
+    """Write numbers, configuration, versions and machine as JSON."""
+    csv: Path | None = None
+    """Write the table as CSV."""
+
+    def run(self) -> int:
+        """Score, print and write; return the exit code.
+
+        Raises:
+            InputError: unknown model or source, nothing to score, a window that does not fit, unwritable outputs.
+        """
+        from lm.evaluation.perplexity import join
+        from lm.evaluation.scoring import prepare
+        from lm.weights.load import load
+        from paper.results import check_writable, record, write_csv, write_text
+
+        for path in (self.json, self.csv):
+            if path is not None:
+                check_writable(path)
+        for name in ("documents", "tokens"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"--{name} is {getattr(self, name)}; give at least 1, or None for all")
+        if not self.source:
+            raise InputError("there is nothing to score; name a source with --source")
+        with ExitStack() as stack:
+            started = time.perf_counter()
+            pretrained = load(self.model)
+            scorer, tokenizer = prepare(pretrained.model, self.compute), pretrained.tokenizer
+            about = {"model": pretrained.name, "sha256": pretrained.sha256}
+            del pretrained  # the float32 matrices
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="toedit-evaluate-")))
+            corpora = [
+                self._corpus(name, tokenizer, folder / str(n)) for n, name in enumerate(dict.fromkeys(self.source))
+            ]
+            scoring = time.perf_counter()
+            evaluation = join(list(self._scored(scorer, corpora, tokenizer.end)))
+            seconds = time.perf_counter() - scoring
+        rows = table(evaluation)
+        show(rows)
+        speed = sum(evaluation.tokens) / seconds
+        note = f"{self.model}, {self.compute} products, {speed:.0f} tokens/s with compilation."
+        if self.tokens is not None or self.documents is not None:
+            note += " A part of each source; more with --tokens and --documents."
+        print(note)
+        if self.csv is not None:
+            write_csv(self.csv, rows)
+        if self.json is not None:
+            config = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+            data = {**about, "tokens_per_second": speed, "tables": {"perplexity": rows}}
+            result = record("evaluate", config, data, time.perf_counter() - started)
+            write_text(self.json, json.dumps(result, indent=1, allow_nan=False) + "\n")
+        return 0
+
+    def _corpus(self, name: str, tokenizer: "Tokenizer", folder: Path) -> "Corpus":
+        """Return the documents of a source that are to be scored, tokenised."""
+        from lm.data import corpus
+        from lm.data.readers import Reading, find, read
+        from lm.data.sources import SOURCES
+        from lm.data.tokenising import tokenize
+
+        if (Path(name) / "tokens.npy").is_file():
+            found, notes = corpus.read(Path(name))
+            if notes.get("tokenizer_sha256") != tokenizer.sha256:
+                raise InputError(
+                    f"the tokens in {name} were made by another tokenizer; tokenize the text with this one"
+                )
+        else:
+            named = name in SOURCES
+            split = None if self.split == "all" or not named else self.split
+            reading = Reading(domain=Path(name).name.split(".")[0].strip("*") or name, split=split)
+            records = (one for given in find([f"source:{name}" if named else name]) for one in read(given, reading))
+            found = tokenize(self._part(records), tokenizer, folder, {"source": name})
+        return first(found, self.documents, self.tokens)
+
+    def _part(self, records: "Iterable[Record]") -> "Iterable[Record]":
+        """Return enough records for the documents and tokens asked for: those whose names' hashes are smallest."""
+        if self.documents is None and self.tokens is None:
+            return records
+        most = WIDEST * self.tokens if self.tokens is not None else None
+        kept: list[tuple[int, int, Record]] = []  # the largest hash on top
+        size = 0
+        for number, one in enumerate(records):
+            heapq.heappush(kept, (-order(one.id), number, replace(one, raw=b"")))
+            size += len(one.text)
+            while (self.documents is not None and len(kept) > self.documents) or (
+                most is not None and size - len(kept[0][2].text) >= most
+            ):
+                size -= len(heapq.heappop(kept)[2].text)
+        return [one for _, _, one in sorted(kept, reverse=True)]
+
+    def _scored(self, scorer: Any, corpora: "list[Corpus]", end: int) -> "Iterator[Evaluation]":
+        """Yield the evaluation of each corpus; a progress bar follows the tokens."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from lm.evaluation.perplexity import evaluate
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task, before = progress.add_task("scoring", total=sum(len(corpus.tokens) for corpus in corpora)), 0
+            for corpus in corpora:
+                yield evaluate(
+                    scorer,
+                    corpus,
+                    end,
+                    self.stride,
+                    self.context,
+                    lambda done, before=before: progress.update(task, completed=before + done),
+                )
+                before += len(corpus.tokens)
+
+
+def order(name: str) -> int:
+    """Return the place of a document in the order in which parts are taken."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+
+
+def first(corpus: "Corpus", documents: int | None, tokens: int | None) -> "Corpus":
+    """Return documents of a corpus in the order of their names' hashes, as many as asked for."""
+    if documents is None and tokens is None:
+        return corpus
+    chosen: list[int] = []
+    left = float("inf") if tokens is None else tokens
+    for number in sorted(range(len(corpus)), key=[order(name) for name in corpus.ids].__getitem__):
+        if left <= 0 or len(chosen) == documents:
+            break
+        chosen.append(number)
+        left -= int(corpus.starts[number + 1] - corpus.starts[number])
+    return corpus.select(chosen)
+
+
+def table(evaluation: "Evaluation") -> list[dict[str, Any]]:
+    """Return a record for each domain, for all of them pooled (micro average) and for their mean (macro average)."""
+    domains = sorted(set(evaluation.domains))
+    rows = [_row(domain, evaluation.score(domain)) for domain in domains]
+    rows.append(_row("all tokens (micro)", evaluation.score()))
+    means: dict[str, Any] = dict.fromkeys(rows[0])
+    means |= {"perplexity": evaluation.macro_perplexity(), "bits_per_byte": evaluation.macro_bits_per_byte()}
+    return [*rows, {**means, "domain": "all domains (macro)"}]
+
+
+def _row(name: str, score: "Score") -> dict[str, Any]:
+    return {"domain": name, **asdict(score)}
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print the table of `table`, each number with its standard error over works."""
+    from rich.console import Console
+    from rich.table import Table
+
+    def value(row: dict[str, Any], name: str, digits: int) -> str:
+        error, by_document = row[f"{name}_error"], row[f"{name}_document_error"]
+        if error is None and by_document is None:
+            return f"{row[name]:.{digits}f}"
+        parts = ("-" if one is None else f"{one:.{digits}f}" for one in (error, by_document))
+        return f"{row[name]:.{digits}f} ± {' / '.join(parts)}"
+
+    drawn = Table(caption="± standard error over works / over documents")
+    for column in ("domain", "perplexity", "bits per byte", "tokens", "documents", "works"):
+        drawn.add_column(column, justify="left" if column == "domain" else "right")
+    for row in rows:
+        counts = ("" if row[name] is None else f"{row[name]:,}" for name in ("tokens", "documents", "works"))
+        drawn.add_row(row["domain"], value(row, "perplexity", 2), value(row, "bits_per_byte", 3), *counts)
+    Console().print(drawn)

@@ -1,0 +1,435 @@
+"""`toedit train`: a decoder from scratch or from a pretrained one, on a mixture of sources."""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from paper.errors import InputError
+
+if TYPE_CHECKING:
+    from lm.data.corpus import Corpus
+    from lm.data.readers import Record
+    from lm.data.tokenizer import Tokenizer
+    from lm.model.config import ModelConfig
+    from lm.model.decoder import Decoder
+    from lm.train.config import TrainConfig
+    from lm.train.loop import Data
+    from lm.weights.load import Pretrained
+
+FACTORS = {"k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+SCORED = 20_000  # tokens of each validation split that are scored at the end
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a decoder on a mixture of sources; the same command goes on where a run was stopped or killed.
+
+    Example: `toedit train --preset small --source sotu --source novels:0.3 --tokens 2M --out runs/x`.
+
+    The folder gets data/ (token files), checkpoints/, metrics.jsonl, speed.jsonl, tensorboard/ and, at the end,
+    final/, which transformers and `toedit evaluate --model` read.
+    """
+
+    source: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """A named source (its training split), text files as for `toedit tokenize`, or a folder that it made; repeatable.
+    NAME:SHARE gives it a share of the tokens, such as 0.3 or 1/3; what has none shares the rest evenly."""
+    out: Path
+    """Folder of the run."""
+    tokens: str = "1M"
+    """Tokens to train on: a number, also with k, M, B or T."""
+    preset: str | None = None
+    """Sizes and family of the model: tiny, small (the default), gpt2-124m, olmo-1b, llama3-8b, ..."""
+    model: str | None = None
+    """Go on from a pretrained model instead: smollm2, a folder, a .gguf file, hf:OWNER/NAME."""
+    tokenizer: str | None = None
+    """train:4096 to learn one of 4096 ids on the sources, smollm2, a tokenizer.json or its folder. By default the
+    pretrained model's, that of the token folders, or one learned with the preset's number of ids."""
+    context: int | None = None
+    """Tokens of a row; the preset's by default."""
+    width: int | None = None
+    """Width of the residual stream, instead of the preset's."""
+    layers: int | None = None
+    """Number of blocks, instead of the preset's."""
+    heads: int | None = None
+    """Number of attention heads, instead of the preset's."""
+    hidden: int | None = None
+    """Width of the feed-forward layers, instead of the preset's."""
+    compute: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of the factors of matrix products; parameters, sums and logits are float32 always."""
+    remat: Literal["none", "matmuls", "full"] = "none"
+    """What the backward pass computes again to save memory: nothing, all but the matmuls, the full blocks."""
+    batch: int = 16
+    """Rows an update, over all devices."""
+    accumulation: int = 1
+    """Parts that a batch is cut into, one after the other, to save memory."""
+    learning_rate: float = 3e-3
+    """At its peak."""
+    warmup: int | None = None
+    """Updates of linear increase of the learning rate; a twentieth of all by default."""
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """After the warm-up: a cosine to the end, or stable and then a linear decay."""
+    decay_share: float = 0.2
+    """For wsd: share of the updates, the last ones, with the decay."""
+    final_share: float = 0.1
+    """Learning rate of the last update, as a share of the peak."""
+    weight_decay: float = 0.1
+    """Of matrices; norms and biases are not decayed."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    seed: int = 0
+    """Of the initial weights and of the order of the documents."""
+    save_every: int = 100
+    """Updates between checkpoints."""
+    keep: int = 2
+    """Checkpoints that are kept, the latest."""
+    data: int = 1
+    """Devices that hold copies of the model, each for its share of the batch."""
+    fsdp: int = 1
+    """Devices over which parameters and batch are cut."""
+    tensor: int = 1
+    """Devices over which heads, hidden units and vocabulary are cut."""
+    coordinator: str | None = None
+    """For several processes: HOST:PORT of process 0 (or $TOEDIT_COORDINATOR). They share the folder of the run."""
+    processes: int | None = None
+    """For several processes: how many there are (or $TOEDIT_PROCESSES)."""
+    process: int | None = None
+    """For several processes: number of this one, from 0 (or $TOEDIT_PROCESS)."""
+    peak: float | None = None
+    """TFLOP/s that all devices could reach, for the utilisation; measured with one matmul by default."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+
+    def run(self) -> int:
+        """Prepare, print the plan, train, export and score; return the exit code.
+
+        Raises:
+            InputError: what cannot be used, found or written; too few devices; a checkpoint of another run; a loss
+                that is not finite.
+        """
+        from lm.memory import keep_freed_memory
+
+        keep_freed_memory()
+        from lm.train.distributed import Processes, connect
+        from lm.train.loop import train
+        from lm.train.metrics import measure_peak
+        from lm.train.signals import Stopped
+        from paper.results import check_writable
+
+        started = time.perf_counter()
+        wanted = shares(self.source)
+        count = amount(self.tokens)
+        self._check()
+        check_writable(self.out / "metrics.jsonl")
+        connect(Processes(self.coordinator, self.processes, self.process))
+        import jax
+
+        first = jax.process_index() == 0
+        pretrained = self._pretrained()
+        with _one_after_another(first):
+            tokenizer = self._tokenizer(list(wanted), pretrained)
+            data = self._data(wanted, tokenizer)
+        model = self._model(tokenizer, pretrained)
+        config = self._config(model, count)
+        if first:
+            show_plan(model, config, data)
+        if self.dry_run:
+            return 0
+        peak = measure_peak(model.compute) if self.peak is None else self.peak * 1e12
+        weights = None if pretrained is None else (f"{pretrained.name} {pretrained.sha256}", pretrained.model)
+        del pretrained
+        try:
+            with _progress(first) as progress:
+                trained = train(model, config, data, self.out, progress, weights=weights, tensorboard=True, peak=peak)
+        except Stopped as stopped:
+            if first:
+                print(f"toedit: stopped after step {stopped.step}; the same command goes on", file=sys.stderr)
+            return int(stopped.code or 0)
+        del weights
+        trained = _whole(trained)
+        if first:
+            self._finish(trained, tokenizer, list(wanted), started)
+        return 0
+
+    def _check(self) -> None:
+        """Refuse options that contradict each other."""
+        if self.model is not None:
+            for name in ("preset", "tokenizer", "width", "layers", "heads", "hidden"):
+                if getattr(self, name) is not None:
+                    raise InputError(f"--{name} does not apply to a pretrained model; leave it out, or --model")
+        if self.peak is not None and not self.peak > 0:
+            raise InputError(f"--peak is {self.peak}; give the TFLOP/s of all devices")
+
+    def _pretrained(self) -> "Pretrained | None":
+        if self.model is None:
+            return None
+        from lm.model.sharding import make_mesh
+        from lm.weights.load import load
+
+        return load(self.model, mesh=make_mesh(self.data, self.fsdp, self.tensor))
+
+    def _model(self, tokenizer: "Tokenizer", pretrained: "Pretrained | None") -> "ModelConfig":
+        """Return the sizes of the model."""
+        from lm.model.presets import preset
+
+        sizes = {name: getattr(self, name) for name in ("context", "width", "layers", "heads", "hidden")}
+        changes = {name: value for name, value in sizes.items() if value is not None}
+        changes |= {"compute": self.compute, "remat": self.remat}
+        if pretrained is None:
+            return preset(self.preset or "small", vocabulary=tokenizer.size, **changes)
+        given = pretrained.model.config
+        context = changes.get("context", given.context)
+        if context > given.context or (given.position == "learned" and context != given.context):
+            raise InputError(
+                f"{self.model} has a context of {given.context} and cannot have {context}; change --context"
+            )
+        return given.changed(**changes)
+
+    def _config(self, model: "ModelConfig", tokens: int) -> "TrainConfig":
+        """Return the settings of the run."""
+        from lm.train.config import TrainConfig
+
+        if self.batch < 1:
+            raise InputError(f"--batch is {self.batch}; it must be at least 1")
+        steps = math.ceil(tokens / (self.batch * model.context))
+        same = ("batch", "accumulation", "learning_rate", "schedule", "decay_share", "final_share", "weight_decay")
+        same += ("clip", "seed", "save_every", "keep", "data", "fsdp", "tensor")
+        warmup = min(steps - 1, max(1, steps // 20)) if self.warmup is None else self.warmup
+        return TrainConfig(steps, warmup=warmup, **{name: getattr(self, name) for name in same})
+
+    def _tokenizer(self, names: list[str], pretrained: "Pretrained | None") -> "Tokenizer":
+        """Return the tokenizer; one that is learned is kept in the folder of the run."""
+        from lm.data.tokenizer import Tokenizer
+        from lm.model.presets import preset
+        from paper.commands.tokenize import named_tokenizer
+
+        if pretrained is not None:
+            return pretrained.tokenizer
+        folders = [Path(name) for name in names if is_token_folder(name)]
+        if self.tokenizer is None and folders:
+            return Tokenizer.from_file(folders[0] / "tokenizer.json")
+        asked = self.tokenizer or f"train:{preset(self.preset or 'small').vocabulary}"
+        if not asked.startswith("train:"):
+            return named_tokenizer(asked)
+        size = asked.removeprefix("train:")
+        if not size.isdecimal():
+            raise InputError(f"--tokenizer {asked} has no number of ids; write train:4096")
+        kept, notes = self.out / "data" / "tokenizer.json", {"ids": int(size), "sources": names}
+        about = kept.with_name("tokenizer.about.json")
+        if kept.is_file() and about.is_file() and json.loads(about.read_text(encoding="utf-8")) == notes:
+            return Tokenizer.from_file(kept)
+        tokenizer = Tokenizer.train((record.text for name in names for record in records(name)), int(size))
+        from paper.results import write_text
+
+        write_text(kept, tokenizer.to_json())
+        write_text(about, json.dumps(notes))
+        return tokenizer
+
+    def _data(self, wanted: dict[str, Any], tokenizer: "Tokenizer") -> "Data":
+        """Return the mixture; token files that are made are kept in the folder of the run."""
+        from lm.data.mixture import Part
+        from lm.train.loop import Data
+
+        parts = []
+        for number, (name, share) in enumerate(wanted.items()):
+            if is_token_folder(name):
+                found, notes = self._read(Path(name), tokenizer)
+                if found is None:
+                    raise InputError(
+                        f"the tokens in {name} were made by another tokenizer; tokenize the text with this one"
+                    )
+            else:
+                found, notes = self._kept(name, self.out / "data" / f"part{number}", tokenizer, "train")
+            parts.append(Part(part_name(name), found, share, notes["sha256"]))
+        return Data(tuple(parts), tokenizer.end)
+
+    def _read(self, folder: Path, tokenizer: "Tokenizer") -> "tuple[Corpus | None, dict[str, Any]]":
+        from lm.data import corpus
+
+        found, notes = corpus.read(folder)
+        return (found if notes.get("tokenizer_sha256") == tokenizer.sha256 else None), notes
+
+    def _kept(self, name: str, folder: Path, tokenizer: "Tokenizer", split: str) -> "tuple[Corpus, dict[str, Any]]":
+        """Return the tokens of a source from the folder of the run, made there if they are not."""
+        from lm.data.tokenising import tokenize
+
+        about = {"source": name, "split": split}
+        if (folder / "about.json").is_file():
+            found, notes = self._read(folder, tokenizer)
+            if found is not None and about.items() <= notes.items():
+                return found, notes
+        found = tokenize(records(name, split), tokenizer, folder, about, processes=os.cpu_count() or 1)
+        return found, json.loads((folder / "about.json").read_text(encoding="utf-8"))
+
+    def _finish(self, model: "Decoder", tokenizer: "Tokenizer", names: list[str], started: float) -> None:
+        """Export the model, score it on the validation splits of the named sources and write the result."""
+        from lm.data.sources import SOURCES
+        from lm.evaluation.perplexity import evaluate, join
+        from lm.evaluation.scoring import prepare
+        from lm.weights import huggingface
+        from paper.commands.evaluate import first, show, table
+        from paper.results import record, write_text
+
+        final = self.out / "final"
+        huggingface.write(final, model, tokenizer)
+        rows = []
+        scored = [name for name in names if name in SOURCES]
+        if scored:
+            scorer = prepare(model, self.compute)
+            evaluations = []
+            for name in scored:
+                folder = self.out / "data" / f"validation-{name}"
+                corpus = first(self._kept(name, folder, tokenizer, "validation")[0], None, SCORED)
+                evaluations.append(evaluate(scorer, corpus, tokenizer.end))
+            rows = table(join(evaluations))
+            print(f"Validation (documents with at least {SCORED:,} tokens of each source):")
+            show(rows)
+        config = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        result = record("train", config, {"tables": {"perplexity": rows}}, time.perf_counter() - started)
+        write_text(self.out / "result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+        print(f"The model is in {final}; try toedit evaluate --model {final} --source sotu.")
+
+
+def amount(text: str) -> int:
+    """Return the number that a text such as 2M or 1.5B says; raises InputError if it says none."""
+    number, factor = (text[:-1], FACTORS[text[-1]]) if text[-1:] in FACTORS else (text, 1)
+    try:
+        value = round(float(number) * factor)
+    except (ValueError, OverflowError):
+        value = 0
+    if value < 1:
+        raise InputError(f"--tokens {text} is no number of tokens; give one such as 500k, 2M or 1B")
+    return value
+
+
+def shares(sources: Iterable[str]) -> dict[str, Any]:
+    """Return each source with its share, as a fraction.
+
+    Args:
+        sources: NAME or NAME:SHARE each; those without a share divide what is left evenly.
+
+    Raises:
+        InputError: no sources, one twice, or shares that leave nothing for the rest.
+    """
+    from fractions import Fraction
+
+    from lm.data.mixture import exact
+
+    given: dict[str, Fraction | None] = {}
+    for text in sources:
+        name, colon, share = text.rpartition(":")
+        # source:NAME and C:\\x have a colon too, but no number after it.
+        has_share = bool(colon and share and share[0] in "0123456789.")
+        name = name if has_share else text
+        if name in given:
+            raise InputError(f"the source {name} is named twice; give it once with its share")
+        given[name] = exact(share, name) if has_share else None
+    if not given:
+        raise InputError("there is nothing to train on; name a source with --source")
+    open_ones = [name for name, share in given.items() if share is None]
+    left = 1 - sum(share for share in given.values() if share is not None)
+    if (open_ones and left <= 0) or (not open_ones and left != 0):
+        total = float(1 - left)
+        raise InputError(
+            f"the shares of the sources sum to {total:g}; make them 1, or leave one source without a share"
+        )
+    return {name: left / len(open_ones) if share is None else share for name, share in given.items()}
+
+
+def is_token_folder(name: str) -> bool:
+    """Return whether a source is a folder that `toedit tokenize` made."""
+    return (Path(name) / "tokens.npy").is_file()
+
+
+def part_name(name: str) -> str:
+    """Return a short name of a source for tables."""
+    return Path(name).name.split(".")[0].strip("*") or name
+
+
+def records(name: str, split: str = "train") -> "Iterator[Record]":
+    """Return the documents of a source: of one split of a named one, all of files."""
+    from lm.data.readers import Reading, find, read
+    from lm.data.sources import SOURCES
+
+    if is_token_folder(name):
+        raise InputError(
+            f"{name} holds tokens and no text to learn a tokenizer on; name the tokenizer with --tokenizer"
+        )
+    reading = Reading(domain=part_name(name), split=split if name in SOURCES else None)
+    for given in find([f"source:{name}" if name in SOURCES else name]):
+        yield from read(given, reading)
+
+
+def show_plan(model: "ModelConfig", config: "TrainConfig", data: "Data") -> None:
+    """Print what will be done."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from lm.data.mixture import Mixture
+    from lm.model.parameters import count_parameters
+    from lm.train.metrics import flops_per_token
+
+    tokens = config.steps * config.batch * model.context
+    console = Console(highlight=False)
+    console.print(
+        f"{count_parameters(model):,} parameters; {config.steps:,} updates of {config.batch} x {model.context} = "
+        f"{tokens:,} tokens; {flops_per_token(model) * tokens:.3g} FLOPs; "
+        f"mesh data {config.data} x fsdp {config.fsdp} x tensor {config.tensor}."
+    )
+    drawn = Table()
+    for column in ("source", "share", "tokens", "available", "epochs"):
+        drawn.add_column(column, justify="left" if column == "source" else "right")
+    for use in Mixture(data.parts, data.end, model.context, config.seed).use(config.steps * config.batch):
+        drawn.add_row(use.name, str(use.share), f"{use.tokens:,}", f"{use.available:,}", f"{use.epochs:.3g}")
+    console.print(drawn)
+
+
+@contextmanager
+def _one_after_another(first: bool) -> Iterator[None]:
+    """Let process 0 make files before the others read them."""
+    import jax
+    from jax.experimental.multihost_utils import sync_global_devices
+
+    if jax.process_count() > 1 and not first:
+        sync_global_devices("prepared")
+    yield
+    if jax.process_count() > 1 and first:
+        sync_global_devices("prepared")
+
+
+@contextmanager
+def _progress(first: bool) -> Iterator[Any]:
+    """Show a bar with the time left, the loss and the speed; only of process 0."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not first) as bar:
+        task = bar.add_task("compiling", total=1.0)
+        yield lambda share, message: bar.update(task, completed=share, description=message)
+
+
+def _whole(model: "Decoder") -> "Decoder":
+    """Return a model whose arrays this process can read as a whole."""
+    import jax
+    from jax.experimental.multihost_utils import process_allgather
+
+    from lm.model.decoder import from_arrays, named
+
+    if jax.process_count() == 1:
+        return model
+    arrays = {name: process_allgather(array, tiled=True) for name, array in named(model).items()}
+    return from_arrays(model.config, arrays)

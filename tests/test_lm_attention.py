@@ -1,0 +1,107 @@
+"""Attention and matrix products against the plain formulas in float64, values and gradients, both types of factors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.model.attention import BLOCK, BLOCKS, _library_attention, causal_attention
+from lm.model.matmul import Compute, matmul
+
+# (B, T, H, G, K): one position, less than a block, several with a rest, blocks made longer, odd sizes.
+SHAPES = [(2, 1, 4, 2, 4), (2, 7, 3, 1, 5), (2, 2 * BLOCK + 3, 4, 2, 8), (1, BLOCK * BLOCKS + 9, 1, 1, 2)]
+PRODUCTS = [(1, 40, 9), (64, 8, 1), (130, 100, 33), (33, 16, 200)]
+COMPUTES: tuple[Compute, ...] = ("float32", "bfloat16")
+
+
+def _inputs(rng, shape, dtype):
+    B, T, H, G, K = shape
+    arrays = (jnp.asarray(rng.standard_normal((B, T, heads, K)), dtype) for heads in (H, G, G, H))
+    segment = np.sort(rng.integers(0, 3, (B, T)))
+    segment[:, T - T // 5 :] = -1
+    return *arrays, jnp.asarray(segment, jnp.int32)
+
+
+def _plain(q, k, v, segment):
+    T, repeats = q.shape[1], q.shape[2] // k.shape[2]
+    k, v = jnp.repeat(k, repeats, axis=2), jnp.repeat(v, repeats, axis=2)
+    score = jnp.einsum("bthk,bchk->bhtc", q, k) / np.sqrt(q.shape[-1])
+    allowed = np.tri(T, dtype=bool) & (segment[:, :, None] == segment[:, None])
+    return jnp.einsum("bhtc,bchk->bthk", jax.nn.softmax(jnp.where(allowed[:, None], score, -np.inf)), v)
+
+
+def _both(function, *arguments):
+    """Return the function's value and the gradients of <value, weights>, the weights the last argument."""
+    *arguments, weights = arguments
+    value, back = jax.vjp(function, *arguments)
+    return value, *back(weights.astype(value.dtype))
+
+
+def _assert_near(found, exact, tolerance):
+    for one, other in zip(found, exact, strict=True):
+        np.testing.assert_allclose(
+            np.asarray(one, np.float64), other, rtol=0, atol=tolerance * max(1.0, np.abs(other).max())
+        )
+
+
+@pytest.mark.parametrize("compute", COMPUTES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_attention_is_the_plain_formula(rng, shape, compute):
+    q, k, v, g, segment = _inputs(rng, shape, compute)
+    found = jax.jit(lambda *a: _both(lambda q, k, v: causal_attention(q, k, v, segment), *a))(q, k, v, g)
+    with jax.enable_x64(True):
+        wide = (jnp.asarray(np.asarray(x, np.float64)) for x in (q, k, v, g))
+        exact = [np.asarray(x) for x in _both(lambda q, k, v: _plain(q, k, v, np.asarray(segment)), *wide)]
+    # float32: sums of K, K and T terms one after the other, each term off by 2^-24 of the largest, and as much for
+    # the exponential of scores up to about 8. bfloat16: weights, their changes, outputs and gradients are rounded
+    # on the way, each by 2^-9 of the largest.
+    tolerance = (2 * shape[4] + shape[1] + 8) * 2.0**-24 if compute == "float32" else 4 * 2.0**-9
+    _assert_near(found, exact, max(tolerance, 16 * 2.0**-24))
+
+
+def test_without_segments_a_row_is_one_document(rng):
+    q, k, v, _, segment = _inputs(rng, (2, 9, 2, 1, 4), "float32")
+    call = jax.jit(causal_attention)
+    np.testing.assert_array_equal(call(q, k, v, None), call(q, k, v, jnp.zeros_like(segment)))
+
+
+def test_library_attention_is_the_same(rng):
+    q, k, v, g, segment = _inputs(rng, (2, 40, 4, 2, 8), "float32")
+    ours = jax.jit(lambda *a: _both(lambda q, k, v: causal_attention(q, k, v, segment), *a))(q, k, v, g)
+    library = jax.jit(lambda *a: _both(lambda q, k, v: _library_attention(q, k, v, segment, "xla"), *a))(q, k, v, g)
+    # The bound of the test above, for both.
+    _assert_near(ours, [np.asarray(x) for x in library], 2 * (2 * 8 + 40 + 8) * 2.0**-24)
+
+
+def test_gradients_stay_in_the_past_of_the_document(rng):
+    q, k, v, _, _ = _inputs(rng, (1, BLOCK + 40, 2, 1, 4), "float32")
+    segment = jnp.asarray((np.arange(BLOCK + 40) >= BLOCK - 20)[None], jnp.int32)
+    at = BLOCK + 5
+
+    def one(k, v):
+        return jnp.sum(causal_attention(q, k, v, segment)[:, at])
+
+    for slope in jax.jit(jax.grad(one, (0, 1)))(k, v):
+        reached = np.flatnonzero(np.abs(np.asarray(slope)).sum((0, 2, 3)))
+        np.testing.assert_array_equal(reached, np.arange(BLOCK - 20, at + 1))
+
+
+@pytest.mark.parametrize("compute", COMPUTES)
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("shape", PRODUCTS)
+def test_matmul_sums_rounded_factors_in_float32(rng, shape, transposed, compute):
+    N, I, O = shape  # noqa: E741
+    x, w, g = (jnp.asarray(rng.standard_normal(size), jnp.float32) for size in ((N, I), (I, O), (N, O)))
+
+    def ours(x, w):
+        return matmul(x, w.T if transposed else w, compute)
+
+    found = jax.jit(lambda *a: _both(ours, *a))(x, w.T if transposed else w, g)
+    rx, rw, rg = (np.asarray(a.astype(compute), np.float64) for a in (x, w, g))
+    slope = rx.T @ rg
+    exact = rx @ rw, rg @ rw.T, slope.T if transposed else slope
+    sizes = np.abs(rx) @ np.abs(rw), np.abs(rg) @ np.abs(rw.T), np.abs(rx.T) @ np.abs(rg)
+    for one, other, size, terms in zip(found, exact, sizes, (I, O, N), strict=True):
+        assert one.dtype == jnp.float32
+        # A sum of n float32 terms in any order is off by at most n 2^-24 of the sum of their sizes.
+        np.testing.assert_allclose(one, other, rtol=0, atol=max(terms, 2) * 2.0**-24 * size.max())
