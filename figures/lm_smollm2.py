@@ -40,5 +40,5 @@ def draw(results: dict[str, dict[str, Any]]) -> matplotlib.figure.Figure:
             textcoords="offset points", fontsize=6.5, ha="center", color=GREY,
         )  # fmt: skip
     right.set_yticks(range(len(scores)), [row["domain"] for row in reversed(scores)])
-    right.set(xlabel="perplexity", ylim=(-0.5, len(scores) - 0.3))
+    right.set(xlabel="perplexity", xlim=(0, None), ylim=(-0.5, len(scores) - 0.3))
     return drawn

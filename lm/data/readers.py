@@ -147,7 +147,9 @@ def _paths(name: str) -> list[pathlib.Path]:
     except OSError as error:
         raise InputError(f"{name} cannot be read ({error.strerror or error}); name another file") from error
     if not found:
-        raise InputError(f"there is no file {name}; name a file, a folder, a glob, source:NAME or hub:NAME")
+        raise InputError(
+            f"there is no file {name}; name a file, a folder, a glob, source:NAME (see toedit fetch --list) or hub:NAME"
+        )
     for file in found:
         if not _format(file):
             raise InputError(

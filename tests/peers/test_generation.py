@@ -1,14 +1,13 @@
 """Greedy decoding of SmolLM2 against transformers' generate."""
 
 import pytest
+import torch
+import transformers
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
-from lm.generation import decode  # noqa: E402
-from lm.generation.sampling import SamplingConfig  # noqa: E402
-from lm.weights.huggingface import write  # noqa: E402
-from lm.weights.load import load  # noqa: E402
+from lm.generation import decode
+from lm.generation.sampling import SamplingConfig
+from lm.weights.huggingface import write
+from lm.weights.load import load
 
 pytestmark = pytest.mark.peers
 
