@@ -26,6 +26,7 @@ from lm.data.passages import cut
 from lm.data.tokenising import from_documents
 from lm.evaluation.scoring import Scorer, log_probabilities, positions, prepare
 from lm.evaluation.windows import blocks
+from lm.memory import keep_freed_memory
 from lm.model.config import Compute
 from lm.model.decoder import PADDING
 from lm.weights.load import fetch_smollm2, load
@@ -168,6 +169,7 @@ def table(data: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print the table and write results/bench/scoring.json and the summary beside this file."""
+    keep_freed_memory()
     data = measure()
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "scoring.json").write_text(json.dumps(data, indent=1))

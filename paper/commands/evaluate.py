@@ -61,6 +61,9 @@ class Evaluate:
         Raises:
             InputError: unknown model or source, nothing to score, a window that does not fit, unwritable outputs.
         """
+        from lm.memory import keep_freed_memory
+
+        keep_freed_memory()
         from lm.evaluation.perplexity import join
         from lm.evaluation.scoring import prepare
         from lm.weights.load import load
