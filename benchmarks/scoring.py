@@ -1,17 +1,9 @@
-"""Tokens per second of scoring SmolLM2 on the CPU: ours against transformers with torch, same texts, same run.
-
-The interpreter that has torch and transformers is named by the environment variable TOEDIT_PEERS_PYTHON; without it
-this one is tried, and the comparison is left out if it has none.
-"""
+"""Tokens per second of scoring SmolLM2 on the CPU: ours against transformers with torch, same texts, same run."""
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import _peers
 from lm.data import sources
 from lm.data.corpus import Corpus
 from lm.data.passages import cut
@@ -29,7 +22,7 @@ from lm.evaluation.windows import blocks
 from lm.memory import keep_freed_memory
 from lm.model.config import Compute
 from lm.model.decoder import PADDING
-from lm.weights.load import fetch_smollm2, load
+from lm.weights.load import load
 from paper.results import processor
 
 TOKENS, CHARACTERS = 5000, 1000  # to score; of a document at most
@@ -78,28 +71,6 @@ def ours(scorer: Scorer, corpus: Corpus, end: int) -> dict[str, float]:
     }
 
 
-def peers(corpus: Corpus, end: int) -> dict[str, Any]:
-    """What `_scoring_torch.py` measures; nothing where there is no torch."""
-    python = os.environ.get("TOEDIT_PEERS_PYTHON")
-    if python is None:
-        if importlib.util.find_spec("torch") is None:
-            return {}
-        python = sys.executable
-    with tempfile.TemporaryDirectory() as folder:
-        np.savez(Path(folder) / "ids.npz", tokens=corpus.tokens, starts=corpus.starts, end=end)
-        command = [
-            python,
-            str(Path(__file__).with_name("_scoring_torch.py")),
-            str(fetch_smollm2()),
-            f"{folder}/ids.npz",
-        ]
-        try:
-            out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=LIMIT).stdout
-        except subprocess.TimeoutExpired as late:
-            out = (late.stdout or b"").decode()
-    return json.loads(out.splitlines()[-1]) if out else {}
-
-
 def measure() -> dict[str, Any]:
     """All numbers of this module."""
     pretrained = load("smollm2")
@@ -118,7 +89,7 @@ def measure() -> dict[str, Any]:
     packed = list(blocks(corpus, end, pretrained.model.config.context, positions()))
     held = sum(int((block.segments != PADDING).sum()) for block in packed)
     data["filled"] = held / sum(block.inputs.size for block in packed)
-    data["torch"] = peers(corpus, end)
+    data["torch"] = _peers.measure("_scoring_torch.py", LIMIT, tokens=corpus.tokens, starts=corpus.starts, end=end)
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy")}
     data["machine"] = {
         "processor": processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0],

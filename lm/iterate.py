@@ -31,7 +31,9 @@ import numpy as np
 from lm.data.corpus import Corpus, from_tokens, join
 from lm.data.mixture import Part
 from lm.data.prepare import Prepared, prepare
-from lm.edit import EditConfig, apply, apply_random, propose, quantile_threshold
+from lm.editing.config import EditConfig
+from lm.editing.corpus import confident_positions, propose, quantile_threshold, random_positions, redraw
+from lm.editing.prior import prepare_prior
 from lm.errors import InputError
 from lm.evaluation.perplexity import evaluate
 from lm.generation.unconditional import generate_tokens
@@ -41,6 +43,7 @@ from lm.model.decoder import Decoder
 from lm.train.config import TrainConfig
 from lm.train.loop import CHECKPOINTS, Data, train
 from lm.weights import huggingface
+from lm.weights.load import load
 
 RULES = ("replace", "accumulate", "edit", "edit-random")
 UNTESTABLE = 0.001  # effective edit rate below which an edited corpus is the same corpus for a test of this size
@@ -190,18 +193,17 @@ def _edited(
     old = human
     if generation > 1:
         old = dataclasses.replace(human, tokens=_load_tokens(source / "corpus.npz")[0])
-    model, _ = huggingface.load(source / "model")
     # Each generation draws anew: the same numbers twice would redraw the same quantiles.
-    draws = EditConfig(config.candidates, config.temperature, seed=seed * 1000 + generation)
-    proposal = propose(model, old, prepared.tokenizer.end, draws)
+    draws = EditConfig(top_k=config.candidates, temperature=config.temperature, seed=seed * 1000 + generation)
+    proposal = propose(prepare_prior(load(str(source / "model")), compute="float32"), old, draws)
     possible = proposal.probability[proposal.editable]
     threshold = quantile_threshold(possible, config.share)
     if rule == "edit":
-        made = apply(old, proposal, threshold, draws.strict)
+        selected = confident_positions(proposal, threshold)
     else:
         twin = json.loads(place.done(seed, "edit", generation).read_text(encoding="utf-8"))["edit"]
-        made = apply_random(old, proposal, twin["changed"], draws.seed)
-    new, selected = np.asarray(made.token), np.asarray(made.selected)
+        selected = random_positions(old, proposal, twin["changed"], draws.seed)
+    new = redraw(old, proposal, selected)
     changed = int((new != old.tokens).sum())
     return old.with_tokens(new, prepared.tokenizer), {
         "threshold": threshold if rule == "edit" else None,

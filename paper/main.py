@@ -5,7 +5,9 @@ from typing import Annotated
 
 import tyro
 
+from paper.commands.apply import Apply
 from paper.commands.claims import Claims
+from paper.commands.edit import Edit
 from paper.commands.evaluate import Evaluate
 from paper.commands.fetch import Fetch
 from paper.commands.generate import Generate
@@ -15,6 +17,7 @@ from paper.commands.sim import Sim
 from paper.commands.theory import Theory
 from paper.commands.tokenize import Tokenize
 from paper.commands.train import Train
+from paper.commands.verify import Verify
 
 Command = (
     Annotated[Theory, tyro.conf.subcommand("theory")]
@@ -25,6 +28,9 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Generate, tyro.conf.subcommand("generate")]
+    | Annotated[Edit, tyro.conf.subcommand("edit")]
+    | Annotated[Apply, tyro.conf.subcommand("apply")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Note, tyro.conf.subcommand("paper")]
 )
@@ -54,7 +60,7 @@ def main() -> None:
         print("toedit: not enough memory for these sizes; lower them", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        goes_on = isinstance(command, Reproduce)
+        goes_on = isinstance(command, Reproduce | Edit)
         print(f"toedit: stopped{'; the same command continues where it was' if goes_on else ''}", file=sys.stderr)
         sys.exit(130)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import zstandard
+from families import FAMILIES, LLAMA, lively
 from flax import nnx
 from scipy import stats
 
@@ -18,43 +19,15 @@ from lm.errors import InputError
 from lm.generation import corpus, decode, prompts
 from lm.generation.sampling import SamplingConfig, document_words, draw, pick, uniforms
 from lm.generation.unconditional import generate, generate_tokens
-from lm.model.config import ModelConfig
-from lm.model.decoder import Decoder, from_arrays, make, named
+from lm.model.decoder import Decoder, make
 from lm.weights.huggingface import write as write_model
 from lm.weights.load import Pretrained, load
 from paper.commands.generate import Generate
 
 CALL = nnx.jit(Decoder.__call__)
 DRAW = jax.jit(draw, static_argnums=1)
-LLAMA = ModelConfig(vocabulary=50, context=300, width=32, layers=2, heads=4, kv_heads=2, hidden=48)
-FAMILIES = {
-    "llama": LLAMA,
-    "gpt2": dataclasses.replace(
-        LLAMA,
-        kv_heads=4,
-        norm="layer",
-        norm_bias=True,
-        attention_bias="all",
-        hidden_bias=True,
-        activation="gelu-tanh",
-        gated=False,
-        position="learned",
-    ),
-    "olmo": dataclasses.replace(LLAMA, norm="layer-plain", clip_qkv=0.5),
-    "olmo2": dataclasses.replace(LLAMA, norm_place="after", query_key_norm="whole", tied=False),
-    "qwen2": dataclasses.replace(LLAMA, attention_bias="qkv"),
-    "qwen3": dataclasses.replace(LLAMA, head_size=16, query_key_norm="head"),
-}
+LONG = LLAMA.changed(context=300)
 GREEDY = SamplingConfig(temperature=0)
-
-
-def _model(config, rng):
-    """Return a decoder whose every parameter matters: matrices large, biases not zero."""
-    arrays = {
-        name: np.asarray(array) * (6 if array.ndim > 1 else 1) + 0.1 * rng.standard_normal(array.shape)
-        for name, array in named(make(config, 0)).items()
-    }
-    return from_arrays(config, {name: jnp.asarray(array, jnp.float32) for name, array in arrays.items()})
 
 
 def _prompts(rng, lengths=(1, 7, 16, 3, 12), size=50):
@@ -156,7 +129,7 @@ def test_impossible_sampling_is_refused(bad):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_decoding_with_the_cache_is_the_argmax_of_full_passes(rng, family):
-    model = _model(FAMILIES[family], rng)
+    model = lively(FAMILIES[family].changed(context=300), rng)
     asked = _prompts(rng)
     request = decode.Request(GREEDY, 12, (7,), 48)
     found = decode.decode(decode.prepare(model), asked, _names(5), request, 0, prompt_places=16, rows=8)
@@ -171,7 +144,7 @@ def test_greedy_decoding_with_the_cache_is_the_argmax_of_full_passes(rng, family
 
 
 def test_logits_with_the_cache_are_those_of_full_passes(rng):
-    model, asked = _model(LLAMA, rng), _prompts(rng)
+    model, asked = lively(LONG, rng), _prompts(rng)
     weights = decode.prepare(model)
     request = decode.Request(GREEDY, 10, (), 50)
     running = decode.start(weights, asked, _names(5), request, 0, 16)
@@ -187,7 +160,7 @@ def test_logits_with_the_cache_are_those_of_full_passes(rng):
 
 def test_a_document_does_not_depend_on_its_batch(rng):
     """Order, number of rows, other documents, halving of the batch and growth of the cache leave it as it is."""
-    model, asked = _model(LLAMA, rng), _prompts(rng, rng.integers(1, 17, 40))
+    model, asked = lively(LONG, rng), _prompts(rng, rng.integers(1, 17, 40))
     weights, names = decode.prepare(model), _names(40)
     request = decode.Request(SamplingConfig(top_p=0.98), 140, (7,), 50)
 
@@ -207,7 +180,7 @@ def test_a_document_does_not_depend_on_its_batch(rng):
 
 
 def test_prompts_and_limit_must_fit_into_the_context(rng):
-    weights = decode.prepare(_model(LLAMA, rng))
+    weights = decode.prepare(lively(LONG, rng))
     request = decode.Request(GREEDY, 300, (7,), 50)
     with pytest.raises(InputError, match="context of 300"):
         decode.decode(weights, [[1, 2]], ["a"], request, 0, prompt_places=16, rows=1)
@@ -215,7 +188,7 @@ def test_prompts_and_limit_must_fit_into_the_context(rng):
 
 def test_unconditional_documents_fill_the_context_or_end(rng):
     config = dataclasses.replace(LLAMA, context=24)
-    model = _model(config, rng)
+    model = lively(config, rng)
     documents = generate(model, 49, _names(10), 0)
     assert all(1 <= len(one) <= 24 and 49 not in one for one in documents)
     assert len({tuple(one) for one in documents}) == 10
@@ -287,7 +260,7 @@ def test_a_source_of_short_documents_is_refused(chat):
 
 def _pretrained(chat=None):
     tokenizer = chat or Tokenizer.train([TEXT], 280)
-    config = dataclasses.replace(LLAMA, vocabulary=tokenizer.size + 3)
+    config = dataclasses.replace(LONG, vocabulary=tokenizer.size + 3)
     return Pretrained(make(config, 0), tokenizer, "tiny", "0" * 64, tokenizer.instruct)
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from families import FAMILIES, LLAMA
 from flax import nnx
 
 from lm.errors import InputError
@@ -20,25 +21,6 @@ from lm.model.sharding import make_mesh, shardings
 COMPUTE: tuple[Compute, ...] = ("bfloat16", "float32")
 REFERENCE = pathlib.Path(__file__).parent / "data" / "decoder.npz"
 CALL = nnx.jit(Decoder.__call__)
-BASE = ModelConfig(vocabulary=50, context=64, width=32, layers=2, heads=4, kv_heads=2, hidden=48)
-FAMILIES = {
-    "llama": BASE,
-    "gpt2": BASE.changed(
-        kv_heads=4,
-        norm="layer",
-        norm_bias=True,
-        attention_bias="all",
-        hidden_bias=True,
-        activation="gelu-tanh",
-        gated=False,
-        position="learned",
-    ),
-    "olmo": BASE.changed(norm="layer-plain", clip_qkv=0.5),
-    "olmo2": BASE.changed(norm_place="after", query_key_norm="whole", tied=False),
-    "qwen2": BASE.changed(attention_bias="qkv"),
-    "qwen3": BASE.changed(head_size=16, query_key_norm="head"),
-    "stablelm": BASE.changed(norm="layer", norm_bias=True, rope_share=0.25),
-}
 
 
 @pytest.fixture(scope="module")
@@ -141,12 +123,12 @@ def test_positions_restart_in_each_segment():
 
 
 def test_scaled_rotary_frequencies():
-    plain = np.asarray(rotary_frequencies(BASE.changed(head_size=16)))
-    linear = np.asarray(rotary_frequencies(BASE.changed(head_size=16, rope_scaling=RopeScaling("linear", 4.0))))
+    plain = np.asarray(rotary_frequencies(LLAMA.changed(head_size=16)))
+    linear = np.asarray(rotary_frequencies(LLAMA.changed(head_size=16, rope_scaling=RopeScaling("linear", 4.0))))
     np.testing.assert_allclose(linear, plain / 4, rtol=1e-6)
     scaling = RopeScaling("llama3", 8.0, 1.0, 4.0, 64)
     waves = 64 * plain / (2 * np.pi)
-    found = np.asarray(rotary_frequencies(BASE.changed(head_size=16, rope_scaling=scaling)))
+    found = np.asarray(rotary_frequencies(LLAMA.changed(head_size=16, rope_scaling=scaling)))
     np.testing.assert_allclose(found[waves > 4], plain[waves > 4], rtol=1e-6)
     np.testing.assert_allclose(found[waves < 1], plain[waves < 1] / 8, rtol=1e-6)
     between = (waves > 1) & (waves < 4)
@@ -156,7 +138,7 @@ def test_scaled_rotary_frequencies():
 
 
 def test_bfloat16_logits_stay_near_float32_ones():
-    low, high = (np.asarray(CALL(make(BASE.changed(compute=c), 2), jnp.arange(20)[None])) for c in COMPUTE)
+    low, high = (np.asarray(CALL(make(LLAMA.changed(compute=c), 2), jnp.arange(20)[None])) for c in COMPUTE)
     # Every factor is rounded to 8 bits: relative errors of 2^-8 that add up like a random walk over ~10 products.
     assert low.dtype == np.float32
     assert 0 < np.abs(low - high).max() < 2**-8 * 10 * np.abs(high).std()
@@ -218,12 +200,12 @@ def test_impossible_sizes_are_refused(wrong, reason):
 
 
 def test_other_arrays_than_configured_are_refused():
-    arrays = named(make(BASE, 0))
+    arrays = named(make(LLAMA, 0))
     missing = {name: array for name, array in arrays.items() if name != "blocks.gate"}
     other = arrays | {"embedding": jnp.zeros((3, 3))}
     for wrong, name in ((missing, "blocks.gate"), (arrays | {"extra": jnp.zeros(1)}, "extra"), (other, "embedding")):
         with pytest.raises(InputError, match=name):
-            from_arrays(BASE, wrong)
+            from_arrays(LLAMA, wrong)
 
 
 @pytest.mark.parametrize("sizes", [(0, 1, 1), (4096, 1, 1)])

@@ -446,6 +446,7 @@ def test_no_amount_is_refused(text):
 def test_shares_are_exact_and_the_rest_is_divided():
     assert shares(["sotu", "novels:0.3"]) == {"sotu": Fraction(7, 10), "novels": Fraction(3, 10)}
     assert shares(["a:1/3", "b", "c"]) == dict.fromkeys("abc", Fraction(1, 3))
+    assert shares(["a", "b", "c"]) == dict.fromkeys("abc", Fraction(1, 3))
     assert shares(["hub:owner/name"]) == {"hub:owner/name": 1}
 
 

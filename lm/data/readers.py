@@ -10,8 +10,8 @@ import glob
 import io
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, Literal, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Concatenate, Literal, ParamSpec, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ from lm.data.splits import SPLITS, Split, split_of
 from lm.errors import InputError
 
 LONGEST_LINE = 64 << 20  # bytes; a longer line is set aside instead of read
+TOO_LONG = f"the line is longer than {LONGEST_LINE >> 20} MB"
 ROWS = 256  # of a Parquet file, read together
 ADVANCE = 256  # records between two reports of progress
 BOM = b"\xef\xbb\xbf"
@@ -34,6 +35,9 @@ FORMATS: dict[str, Literal["text", "jsonl", "parquet"]] = {
 }
 
 Unit = Literal["file", "paragraph", "line"]
+
+_Rest = ParamSpec("_Rest")
+_Found = TypeVar("_Found")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +97,7 @@ def refuse(bad: Bad) -> None:
     raise InputError(f"{bad.file}:{bad.line}: {bad.reason}; mend the record, or read on without --strict")
 
 
-class _UnusableError(Exception):
+class UnusableError(Exception):
     """Carries why a record cannot be used."""
 
 
@@ -135,11 +139,8 @@ def _paths(name: str) -> list[pathlib.Path]:
     path = pathlib.Path(name)
     try:
         if path.is_dir():
-            inside = sorted(
-                entry
-                for entry in path.rglob("*")
-                if entry.is_file() and _format(entry) and not any(part.startswith(".") for part in _below(entry, path))
-            )
+            inside = sorted(entry for entry in path.rglob("*") if entry.is_file() and _shown(entry, path))
+            inside = [entry for entry in inside if format_of(entry)]
             if not inside:
                 raise InputError(f"the folder {name} holds no file ending in {', '.join(FORMATS)}; name another")
             return inside
@@ -151,18 +152,19 @@ def _paths(name: str) -> list[pathlib.Path]:
             f"there is no file {name}; name a file, a folder, a glob, source:NAME (see toedit fetch --list) or hub:NAME"
         )
     for file in found:
-        if not _format(file):
+        if not format_of(file):
             raise InputError(
                 f"the format of {file} is not known; end its name in {', '.join(FORMATS)}, perhaps with .gz or .zst"
             )
     return found
 
 
-def _below(path: pathlib.Path, folder: pathlib.Path) -> Iterable[str]:
-    return path.relative_to(folder).parts
+def _shown(path: pathlib.Path, folder: pathlib.Path) -> bool:
+    return not any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
-def _format(path: pathlib.Path) -> Literal["text", "jsonl", "parquet"] | None:
+def format_of(path: pathlib.Path) -> Literal["text", "jsonl", "parquet"] | None:
+    """Return the format that a file's name says; None for one that is not known."""
     name = path.with_suffix("") if path.suffix in COMPRESSIONS else path
     kind = FORMATS.get(name.suffix)
     return None if kind == "parquet" and name != path else kind
@@ -190,12 +192,13 @@ def read(
     if given.name.startswith("hub:"):
         return _hub(given.name.removeprefix("hub:"), reading, aside)
     path = pathlib.Path(given.name)
-    make = {"text": _text, "jsonl": _jsonl, "parquet": _parquet}[_format(path) or "text"]
-    records, split = make(path, reading, aside, advance), _split(reading)
+    make = {"text": _text, "jsonl": _jsonl, "parquet": _parquet}[format_of(path) or "text"]
+    records, split = make(path, reading, aside, advance), known_split(reading)
     return records if split is None else (record for record in records if split_of(record.work) == split)
 
 
-def _split(reading: Reading) -> Split | None:
+def known_split(reading: Reading) -> Split | None:
+    """Return the split to read; raises InputError for one that named sources and files do not have."""
     if reading.split is None:
         return None
     for known in SPLITS:
@@ -204,34 +207,45 @@ def _split(reading: Reading) -> Split | None:
     raise InputError(f"there is no split {reading.split!r}; choose one of {', '.join(SPLITS)}")
 
 
-def _checked(content: bytes | str | None, what: str) -> str:
-    """Return a text that can be used; raises _UnusableError."""
+def as_text(content: object, what: str) -> str:
+    """Return a text, perhaps empty; raises UnusableError."""
     if content is None:
-        raise _UnusableError(f"{what} is missing")
+        raise UnusableError(f"{what} is missing")
     if not isinstance(content, bytes | str):
-        raise _UnusableError(f"{what} is no text but of type {type(content).__name__}")
-    if not content:
-        raise _UnusableError(f"{what} is empty")
+        raise UnusableError(f"{what} is no text but of type {type(content).__name__}")
     try:
         if isinstance(content, bytes):
             return content.decode()
         content.encode()  # half a surrogate pair, which JSON can spell, has no UTF-8
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
-        raise _UnusableError(f"{what} is not UTF-8 ({error.reason} at {error.start})") from error
+        raise UnusableError(f"{what} is not UTF-8 ({error.reason} at {error.start})") from error
     return content
 
 
-def _record(row: dict[str, Any], reading: Reading, file: str, line: int, offset: int = 0, raw: bytes = b"") -> Record:
-    """Return the record of a row of fields; raises _UnusableError."""
-    text = _checked(row.get(reading.field), f"the field {reading.field!r}")
+def _checked(content: object, what: str) -> str:
+    """Return a text that can be used; raises UnusableError."""
+    text = as_text(content, what)
+    if not text:
+        raise UnusableError(f"{what} is empty")
+    return text
+
+
+def own_id(row: Mapping[str, Any]) -> str | None:
+    """Return the id that a row of fields has."""
     given = row.get("id")
     if isinstance(given, bytes):
         given = given.decode(errors="backslashreplace")
-    identity = str(given) if isinstance(given, str | int) and str(given) else f"{file}:{line}"
+    return (str(given) if isinstance(given, str | int) else None) or None
+
+
+def _record(row: dict[str, Any], reading: Reading, file: str, line: int, offset: int = 0, raw: bytes = b"") -> Record:
+    """Return the record of a row of fields; raises UnusableError."""
+    text = _checked(row.get(reading.field), f"the field {reading.field!r}")
+    identity = own_id(row) or f"{file}:{line}"
     return Record(identity, identity, reading.domain, text, file, line, offset, raw)
 
 
-def _open(path: pathlib.Path) -> tuple[pa.NativeFile, BinaryIO]:
+def open_content(path: pathlib.Path) -> tuple[pa.NativeFile, BinaryIO]:
     """Return a file as it is on disk, and its content: decompressed, buffered."""
     file = pa.OSFile(str(path))
     compression = COMPRESSIONS.get(path.suffix)
@@ -240,13 +254,14 @@ def _open(path: pathlib.Path) -> tuple[pa.NativeFile, BinaryIO]:
     return file, io.BufferedReader(cast(io.RawIOBase, content), 1 << 20)
 
 
-class _Advance:
+class Advance:
     """Tells how far a file was read since the last time."""
 
     def __init__(self, file: pa.NativeFile, advance: Callable[[int], None]):
         self._file, self._advance, self._told, self._calls = file, advance, 0, 0
 
     def __call__(self, *, now: bool = False) -> None:
+        """Tell, every so many calls or now."""
         self._calls += 1
         if now or self._calls % ADVANCE == 0:
             place = self._file.tell()
@@ -254,13 +269,15 @@ class _Advance:
             self._told = place
 
 
-def _guarded(make: Callable[..., Iterator[Record]]) -> Callable[..., Iterator[Record]]:
+def guarded(
+    make: Callable[Concatenate[pathlib.Path, _Rest], Iterator[_Found]],
+) -> Callable[Concatenate[pathlib.Path, _Rest], Iterator[_Found]]:
     """Return a reader that turns what a bad file raises into one sentence."""
 
     @functools.wraps(make)
-    def guarded(path: pathlib.Path, *rest: Any) -> Iterator[Record]:
+    def guarded(path: pathlib.Path, *rest: _Rest.args, **others: _Rest.kwargs) -> Iterator[_Found]:
         try:
-            yield from make(path, *rest)
+            yield from make(path, *rest, **others)
         except (OSError, EOFError, pa.ArrowException) as error:
             reason = (getattr(error, "strerror", None) or str(error)).split("\n", maxsplit=1)[0]
             raise InputError(f"{path} cannot be read ({reason}); mend or replace the file") from error
@@ -284,60 +301,59 @@ def _lines(content: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
         offset += size
 
 
-@_guarded
+@guarded
 def _jsonl(
     path: pathlib.Path, reading: Reading, aside: Callable[[Bad], None], advance: Callable[[int], None]
 ) -> Iterator[Record]:
-    file, content = _open(path)
+    file, content = open_content(path)
     with file, content:
-        tell, name = _Advance(file, advance), str(path)
+        tell, name = Advance(file, advance), str(path)
         for number, offset, raw in _lines(content):
             tell()
             try:
                 if not raw:
-                    raise _UnusableError(f"the line is longer than {LONGEST_LINE >> 20} MB")
+                    raise UnusableError(TOO_LONG)
                 line = raw.removeprefix(BOM) if number == 1 else raw
                 if not line.strip():
-                    raise _UnusableError("the line is blank")
-                record = _record(_object(line), reading, name, number, offset, raw)
-            except _UnusableError as error:
+                    raise UnusableError("the line is blank")
+                record = _record(object_of(line), reading, name, number, offset, raw)
+            except UnusableError as error:
                 aside(Bad(name, number, str(error)))
                 continue
             yield record
         tell(now=True)
 
 
-def _object(line: bytes) -> dict[str, Any]:
-    """Return the object that a line of JSON spells; raises _UnusableError."""
+def object_of(line: bytes) -> dict[str, Any]:
+    """Return the object that a line of JSON spells; raises UnusableError."""
     try:
         row = json.loads(line.decode())
     except UnicodeDecodeError as error:
-        raise _UnusableError(f"the line is not UTF-8 ({error.reason} at {error.start})") from error
+        raise UnusableError(f"the line is not UTF-8 ({error.reason} at {error.start})") from error
     except (ValueError, RecursionError) as error:
-        raise _UnusableError(f"the line is not JSON ({error})") from error
+        raise UnusableError(f"the line is not JSON ({error})") from error
     if not isinstance(row, dict):
-        raise _UnusableError(f"the line is no JSON object but of type {type(row).__name__}")
+        raise UnusableError(f"the line is no JSON object but of type {type(row).__name__}")
     return row
 
 
-@_guarded
+@guarded
 def _text(
     path: pathlib.Path, reading: Reading, aside: Callable[[Bad], None], advance: Callable[[int], None]
 ) -> Iterator[Record]:
-    file, content = _open(path)
+    file, content = open_content(path)
     with file, content:
-        tell, name = _Advance(file, advance), str(path)
+        tell, name = Advance(file, advance), str(path)
         for number, offset, raw in _UNITS[reading.unit](content):
             tell()
             try:
                 if not raw:
-                    long = f"the line is longer than {LONGEST_LINE >> 20} MB"
-                    raise _UnusableError("the file is empty" if reading.unit == "file" else long)
+                    raise UnusableError("the file is empty" if reading.unit == "file" else TOO_LONG)
                 text = raw.removeprefix(BOM) if number == 1 else raw
                 if reading.unit != "file":
                     text = text.rstrip(b"\r\n")
                 text = _checked(text, f"the {reading.unit}")
-            except _UnusableError as error:
+            except UnusableError as error:
                 aside(Bad(name, number, str(error)))
                 continue
             identity = name if reading.unit == "file" else f"{name}:{number}"
@@ -379,7 +395,7 @@ _UNITS: dict[Unit, Callable[[BinaryIO], Iterator[tuple[int, int, bytes]]]] = {
 }
 
 
-@_guarded
+@guarded
 def _parquet(
     path: pathlib.Path, reading: Reading, aside: Callable[[Bad], None], advance: Callable[[int], None]
 ) -> Iterator[Record]:
@@ -391,11 +407,11 @@ def _parquet(
             raise InputError(f"{path} has no column {reading.field!r} but {columns}; name the column of the text")
         told, size = 0, path.stat().st_size
         for batch in file.iter_batches(ROWS, columns=wanted, use_threads=False):
-            for row in zip(*(_values(batch.column(column)) for column in wanted), strict=True):
+            for row in zip(*(text_values(batch.column(column)) for column in wanted), strict=True):
                 number += 1
                 try:
                     record = _record(dict(zip(wanted, row, strict=True)), reading, name, number)
-                except _UnusableError as error:
+                except UnusableError as error:
                     aside(Bad(name, number, str(error)))
                     continue
                 yield record
@@ -404,30 +420,47 @@ def _parquet(
             told = place
 
 
-def _values(column: pa.Array) -> list[Any]:
+def text_values(column: pa.Array) -> list[Any]:
     """Return a column's values, text as bytes: files may hold text that is not UTF-8."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_string(column.type):
-        column = column.view(pa.binary())
-    elif pa.types.is_large_string(column.type):
-        column = column.view(pa.large_binary())
+    if any(known(column.type) for known in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
+        column = column.cast(pa.large_binary())
     return column.to_pylist()
 
 
 def _named(name: str, reading: Reading, aside: Callable[[Bad], None]) -> Iterator[Record]:
     from lm.data import sources
 
-    for number, found in enumerate(sources.load(name, _split(reading)), 1):
+    for number, found in enumerate(sources.load(name, known_split(reading)), 1):
         try:
             _checked(found.text, "the text")
-        except _UnusableError as error:
+        except UnusableError as error:
             aside(Bad(f"source:{name}", number, str(error)))
             continue
         yield Record(found.id, found.work, found.domain, found.text, f"source:{name}", number)
 
 
 def _hub(name: str, reading: Reading, aside: Callable[[Bad], None]) -> Iterator[Record]:
+    for number, row in enumerate(hub_rows(name, reading.split), 1):
+        try:
+            record = _record(row, reading, f"hub:{name}", number)
+        except UnusableError as error:
+            aside(Bad(f"hub:{name}", number, str(error)))
+            continue
+        yield record
+
+
+def hub_rows(name: str, split: str | None) -> Iterator[dict[str, Any]]:
+    """Return an iterator over the rows of a hub data set.
+
+    Args:
+        name: OWNER/NAME or OWNER/NAME:CONFIGURATION.
+        split: one that it has; "train" by default.
+
+    Raises:
+        InputError: the package is missing, or the data set cannot be read.
+    """
     try:
         from datasets import load_dataset  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -436,25 +469,9 @@ def _hub(name: str, reading: Reading, aside: Callable[[Bad], None]) -> Iterator[
         ) from error
     path, _, configuration = name.partition(":")
     try:
-        rows = load_dataset(path, configuration or None, split=reading.split or "train", streaming=True)
-        iterator = iter(rows)
+        yield from load_dataset(path, configuration or None, split=split or "train", streaming=True)
     except Exception as error:  # the package raises errors of many kinds
         raise _unreachable(name, error) from error
-    number = 0
-    while True:
-        try:
-            row = next(iterator)
-        except StopIteration:
-            return
-        except Exception as error:
-            raise _unreachable(name, error) from error
-        number += 1
-        try:
-            record = _record(row, reading, f"hub:{name}", number)
-        except _UnusableError as error:
-            aside(Bad(f"hub:{name}", number, str(error)))
-            continue
-        yield record
 
 
 def _unreachable(name: str, error: Exception) -> InputError:

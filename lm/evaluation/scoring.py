@@ -13,14 +13,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from lm.data.corpus import Corpus
-from lm.data.packing import Windows
 from lm.errors import InputError
 from lm.evaluation.windows import Block, blocks
+from lm.model.attention import causal_attention
 from lm.model.config import Compute, ModelConfig
-from lm.model.decoder import Decoder, from_arrays, named
+from lm.model.decoder import Block as DecoderBlock
+from lm.model.decoder import Decoder, named
+from lm.model.decoder import positions as places
 from lm.model.matmul import matmul
 from lm.model.parameters import is_matrix
 
@@ -35,14 +36,14 @@ class Scorer:
 
     Attributes:
         config: of the model.
-        graph: what a jitted function takes as a static argument; merged with `state`, it is the model.
-        state: arrays, the blocks' matrices in the type of the products.
+        blocks: parameters of each block by name, matrices in the type of the products.
+        rest: the other parameters by name, float32, without the head's.
         head: matrix of the head, (D, V), in the type of the products.
     """
 
     config: ModelConfig
-    graph: Any
-    state: Any
+    blocks: tuple[dict[str, Array], ...]
+    rest: dict[str, Array]
     head: Array
 
 
@@ -54,22 +55,70 @@ def prepare(model: Decoder, compute: Compute | None = None) -> Scorer:
         compute: type of the factors of the products; the model's own by default.
     """
     config = dataclasses.replace(model.config, compute=compute or model.config.compute)
-    arrays = {
-        name: array.astype(config.compute) if name.startswith("blocks.") and is_matrix(name, config) else array
-        for name, array in named(model).items()
-    }
-    graph, state = nnx.split(from_arrays(config, arrays))
-    return Scorer(config, graph, state, model.head_weight().astype(config.compute))
+    found, rest = named(model), {}
+    blocks: list[dict[str, Array]] = [{} for _ in range(config.layers)]
+    for name, array in found.items():
+        if not name.startswith("blocks."):
+            rest |= {name: array} if name != "unembedding" else {}
+            continue
+        dtype = config.compute if is_matrix(name, config) else str(array.dtype)
+        for number, block in enumerate(blocks):
+            block[name.removeprefix("blocks.")] = _layer(array, number, dtype)
+    return Scorer(config, tuple(blocks), rest, model.head_weight().astype(config.compute))
+
+
+@partial(jax.jit, static_argnames="dtype")
+def _layer(stacked: Array, number: Array | int, dtype: str) -> Array:
+    return jax.lax.dynamic_index_in_dim(stacked, number, keepdims=False).astype(dtype)
 
 
 def positions() -> int:
     """Return how many positions a block has: enough to keep the device busy, few enough for a CPU's caches."""
-    return 2048 if jax.default_backend() == "cpu" else 16384
+    return 1024 if jax.default_backend() == "cpu" else 16384
 
 
-def states(graph: Any, state: Any, inputs_BxT: Array, segments_BxT: Array) -> Array:
-    """Return the normalised states of packed windows, float32, shape (N, D); to call within a jitted function."""
-    return nnx.merge(graph, state).hidden(inputs_BxT, segments_BxT)
+@partial(jax.jit, static_argnums=0)
+def _begin(config: ModelConfig, rest: dict[str, Array], inputs_BxT: Array, segments_BxT: Array | None) -> Any:
+    model, (B, T) = Decoder(config, rest), inputs_BxT.shape
+    place = jnp.broadcast_to(jnp.arange(T), (B, T)) if segments_BxT is None else places(segments_BxT)
+    return model.embed(inputs_BxT, place), model.angles(place)
+
+
+@partial(jax.jit, static_argnums=0, static_argnames="shape", donate_argnums=2)
+def _through_block(
+    config: ModelConfig,
+    arrays: dict[str, Array],
+    x_NxD: Array,
+    cos_sin: tuple[Array, Array] | None,
+    segments_BxT: Array | None,
+    *,
+    shape: tuple[int, int],
+) -> Array:
+    block = DecoderBlock(config, arrays)
+    q, k, v = block.project(x_NxD, cos_sin, shape)
+    return block.finish(x_NxD, causal_attention(q, k, v, segments_BxT))
+
+
+@partial(jax.jit, static_argnums=0)
+def _normed(config: ModelConfig, rest: dict[str, Array], x_NxD: Array) -> Array:
+    return Decoder(config, rest).norm(x_NxD, "norm")
+
+
+def states(scorer: Scorer, inputs_BxT: Any, segments_BxT: Any = None) -> Array:
+    """Return the normalised states of windows, float32, shape (N, D).
+
+    The blocks are called one after the other: each shape is compiled for one of them, not for all, and none is cut
+    from stacked arrays.
+
+    Args:
+        scorer: of `prepare`.
+        inputs_BxT: ids.
+        segments_BxT: see `Decoder.hidden`; None: one window a row.
+    """
+    x_NxD, cos_sin = _begin(scorer.config, scorer.rest, inputs_BxT, segments_BxT)
+    for arrays in scorer.blocks:
+        x_NxD = _through_block(scorer.config, arrays, x_NxD, cos_sin, segments_BxT, shape=inputs_BxT.shape)
+    return _normed(scorer.config, scorer.rest, x_NxD)
 
 
 def over_logits(
@@ -102,12 +151,8 @@ def _chosen(logits_CxV: Array, targets_C: Array) -> Array:
     return chosen - jax.nn.logsumexp(logits_CxV, axis=1)
 
 
-@partial(jax.jit, static_argnums=0)
-def _log_probability(
-    graph: Any, state: Any, head_DxV: Array, inputs_BxT: Array, targets_BxT: Array, segments_BxT: Array
-) -> Array:
-    compute = nnx.merge(graph, state).config.compute
-    states_NxD = states(graph, state, inputs_BxT, segments_BxT)
+@partial(jax.jit, static_argnames="compute")
+def _log_probability(head_DxV: Array, states_NxD: Array, targets_BxT: Array, *, compute: Compute) -> Array:
     return over_logits(_chosen, states_NxD, head_DxV, compute, targets_BxT.reshape(-1)).reshape(targets_BxT.shape)
 
 
@@ -124,32 +169,6 @@ def over_blocks(cut: Iterable[Block], function: Callable[[Block], Any]) -> Itera
         last = block, made
     if last is not None:
         yield last[0], jax.tree.map(np.asarray, last[1])
-
-
-def over_windows(
-    model: Decoder, windows: Windows, function: Callable[..., tuple[Array, ...]], *arrays: np.ndarray
-) -> list[np.ndarray]:
-    """Apply function(graph, state, inputs, targets, *rows of arrays) to windows, one a row, block by block.
-
-    Args:
-        model: to pass, split.
-        windows: N of them, T positions each.
-        function: jitted, graph static; returns arrays with the rows in front.
-        *arrays: more arguments, N in front.
-
-    Returns:
-        The function's results for all windows, N in front.
-    """
-    graph, state = nnx.split(model)
-    N, T = windows.inputs.shape
-    rows = max(1, positions() // T)
-    parts: list[list[np.ndarray]] = []
-    for start in range(0, N, rows):
-        # Every block has the same shape: the last one is filled up with copies of the last window.
-        chosen = np.minimum(np.arange(start, start + rows), N - 1)
-        made = function(graph, state, windows.inputs[chosen], windows.targets[chosen], *(a[chosen] for a in arrays))
-        parts.append([np.asarray(array)[: N - start] for array in made])
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
 def scores(
@@ -184,7 +203,8 @@ def scores(
             raise InputError(
                 f"the corpus has the id {largest} and the model only {vocabulary}; tokenize with the model's tokenizer"
             )
-        return _log_probability(scorer.graph, scorer.state, scorer.head, block.inputs, block.targets, block.segments)
+        states_NxD = states(scorer, block.inputs, block.segments)
+        return _log_probability(scorer.head, states_NxD, block.targets, compute=scorer.config.compute)
 
     for block, made in over_blocks(blocks(corpus, end, context, positions(), stride), score):
         kept = block.place >= 0

@@ -18,6 +18,7 @@ from lm.errors import InputError
 from lm.model.decoder import PADDING
 
 SHORTEST = 256  # positions of the shortest rows: attention takes a small share there, packing still fills them
+STEP = 64  # between the lengths that rows of what is left over may have
 POOL = 4096  # windows that are packed together: they bound the memory and, being many, fill the rows
 
 
@@ -148,6 +149,7 @@ def blocks(corpus: Corpus, end: int, context: int, positions: int, stride: int |
         raise InputError(f"a stride of {stride} does not fit a context of {context}; use 1 to {context}")
     windows = _Windows.of(corpus, context, stride)
     waiting: dict[int, list[np.ndarray]] = {}
+    whole = False  # whether a whole block was made
     for first in range(0, len(windows), POOL):
         spans = windows.spans(first, first + POOL)
         for length, numbers in pack(spans[:, 3] - spans[:, 1]):
@@ -155,13 +157,32 @@ def blocks(corpus: Corpus, end: int, context: int, positions: int, stride: int |
             rows.append(spans[numbers])
             if len(rows) == max(1, positions // length):
                 yield _fill(corpus, end, (len(rows), length), rows)
-                waiting[length] = []
+                waiting[length], whole = [], True
         corpus.release()
     # What is left over goes into rows of one length, so that a small corpus has one shape to compile.
     left = [row for rows in waiting.values() for row in rows]
     if left:
-        length, spans = max(length for length, rows in waiting.items() if rows), np.concatenate(left)
-        rows = [spans[numbers] for _, numbers in pack(spans[:, 3] - spans[:, 1], length)]
+        spans = np.concatenate(left)
+        longest = max(length for length, rows in waiting.items() if rows) if whole else None
+        length, found = _fewest_blocks(spans[:, 3] - spans[:, 1], positions, longest)
         size = max(1, positions // length)
-        for first in range(0, len(rows), size):
-            yield _fill(corpus, end, (size, length), rows[first : first + size])
+        for first in range(0, len(found), size):
+            yield _fill(corpus, end, (size, length), [spans[numbers] for numbers in found[first : first + size]])
+
+
+def _fewest_blocks(sizes: np.ndarray, positions: int, length: int | None) -> tuple[int, list[list[int]]]:
+    """Return a row length for all of some windows, and the windows in each row.
+
+    Args:
+        sizes: tokens of each window.
+        positions: of a block.
+        length: of the rows; by default, of those up to twice the shortest possible, the one with the fewest positions.
+    """
+    shortest = -(-int(sizes.max()) // STEP) * STEP
+    step = max(1, shortest // SHORTEST) * STEP
+    tried = []
+    for one in (length,) if length is not None else range(shortest, 2 * shortest + 1, step):
+        rows = [numbers for _, numbers in pack(sizes, one)]
+        B = max(1, positions // one)
+        tried.append((-(-len(rows) // B) * B * one, one, rows))
+    return min(tried)[1:]

@@ -12,7 +12,6 @@ kept token is thus drawn with the right probability, and the candidates shrink q
 """
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Sequence
 
@@ -152,15 +151,3 @@ def draw(logits_NxV: Array, config: SamplingConfig, seed: Array, words_Nx2: Arra
         return attempt + 1, token, *check(token)
 
     return jax.lax.while_loop(unfinished, again, (1, first, *check(first)))[1]
-
-
-@functools.partial(jax.jit, static_argnames="candidates")
-def draw_candidate(logits_NxV: Array, uniform_N: Array, temperature: Array, candidates: int) -> Array:
-    """Draw an id from the `candidates` likeliest at a temperature, shape (N,), int32.
-
-    P(i) is proportional to exp(logit_i / temperature) over the top `candidates`, 0 elsewhere; ties at the
-    edge go to the lower ids.
-    """
-    top, ids = jax.lax.top_k(logits_NxV, candidates)
-    chosen = pick(jax.nn.softmax(top / temperature, axis=-1), uniform_N)
-    return jnp.take_along_axis(ids, chosen[:, None], axis=1)[:, 0]

@@ -23,6 +23,7 @@ HUB_FILES = (
     "vocab.json",
     "merges.txt",
 )
+TINY = pathlib.Path(__file__).parent / "tiny"  # a small prior that is shipped, see its README.md
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
@@ -60,8 +61,8 @@ def load(name: str, *, compute: Compute = "float32", mesh: Mesh | None = None) -
     """Return a pretrained model.
 
     Args:
-        name: "smollm2", the path of a .gguf file, a folder (of Hugging Face, or saved by `toedit train`), or
-            hf:OWNER/NAME of the Hugging Face hub.
+        name: "smollm2", "tiny" (a small one that is shipped), the path of a .gguf file, a folder (of Hugging Face, or
+            saved by `toedit train`), or hf:OWNER/NAME of the Hugging Face hub.
         compute: type of the factors of the decoder's products.
         mesh: of devices, over which the parameters are shared out; the first device by default.
 
@@ -70,6 +71,8 @@ def load(name: str, *, compute: Compute = "float32", mesh: Mesh | None = None) -
     """
     if name == "smollm2":
         path = fetch_smollm2()
+    elif name == "tiny":
+        path = TINY
     elif name.startswith("hf:"):
         path = fetch_from_hub(name.removeprefix("hf:"))
     else:
@@ -81,7 +84,7 @@ def load(name: str, *, compute: Compute = "float32", mesh: Mesh | None = None) -
         model, tokenizer = gguf.load(path, compute, mesh)
         sha256 = SMOLLM2_SHA256 if name == "smollm2" else sha256_of(path)
         return Pretrained(model, tokenizer, name, sha256, tokenizer.instruct)
-    raise InputError(f"there is no model {name}; give smollm2, a folder, a .gguf file or hf:OWNER/NAME")
+    raise InputError(f"there is no model {name}; give smollm2, tiny, a folder, a .gguf file or hf:OWNER/NAME")
 
 
 def fetch_from_hub(repository: str) -> pathlib.Path:

@@ -35,7 +35,7 @@ class Evaluate:
     """
 
     model: str
-    """smollm2, the folder of a model, a .gguf file, or hf:OWNER/NAME where the hub is reachable."""
+    """smollm2, tiny, the folder of a model, a .gguf file, or hf:OWNER/NAME where the hub is reachable."""
     source: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
     """A named source (sotu, novels, ...), text files as for `toedit tokenize`, or a folder that it made; repeatable."""
     split: Literal["train", "validation", "test", "all"] = "test"

@@ -17,7 +17,7 @@ class Generate:
     documents: int
     """Documents to write."""
     model: str = "smollm2"
-    """smollm2, a folder with a model, a .gguf file or hf:OWNER/NAME."""
+    """smollm2, tiny, a folder with a model, a .gguf file or hf:OWNER/NAME."""
     kind: tuple[Literal["textbook", "story", "article"], ...] = ("textbook", "story", "article")
     """Kinds of text, taking turns; for instruct models. Other models continue end-of-text."""
     sources: tuple[str, ...] = ("sotu", "novels", "federalist", "security")

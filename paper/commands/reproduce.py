@@ -19,6 +19,8 @@ STEPS = (
     "audit",
     "lm_data",
     "lm_smollm2",
+    "lm_edit",
+    "lm_edit_again",
     "lm_train",
     "lm_iterate",
     "lm_claims",

@@ -32,8 +32,8 @@ class Tokenize:
     out: Path
     """Folder to write; token files that are there are replaced."""
     tokenizer: str = "smollm2"
-    """smollm2, a tokenizer.json, a folder with one, a .gguf file, or train:4096 to learn one of 4096 ids on this text
-    (of the training split only: give --split train)."""
+    """smollm2, tiny, a tokenizer.json, a folder with one, a .gguf file, or train:4096 to learn one of 4096 ids on this
+    text (of the training split only: give --split train)."""
     field: str = "text"
     """Field of JSONL, Parquet and hub data sets that holds the text."""
     unit: Literal["file", "paragraph", "line"] = "file"
@@ -130,7 +130,7 @@ def _tokenizer(name: str, found: list["Input"], reading: "Reading") -> "Tokenize
 
 
 def named_tokenizer(name: str) -> "Tokenizer":
-    """Return the tokenizer of smollm2, a .gguf file, a tokenizer.json or its folder."""
+    """Return the tokenizer of smollm2, of tiny, of a .gguf file, a tokenizer.json or its folder."""
     from lm.data.tokenizer import Tokenizer
 
     if name == "smollm2" or name.endswith(".gguf"):
@@ -138,5 +138,7 @@ def named_tokenizer(name: str) -> "Tokenizer":
         from lm.weights.load import fetch_smollm2
 
         return Tokenizer.from_gguf(GgufFile(fetch_smollm2() if name == "smollm2" else Path(name)).metadata)
-    path = Path(name)
+    from lm.weights.load import TINY
+
+    path = TINY if name == "tiny" else Path(name)
     return Tokenizer.from_folder(path) if path.is_dir() else Tokenizer.from_file(path)

@@ -49,7 +49,7 @@ class Train:
     preset: str | None = None
     """Sizes and family of the model: tiny, small (the default), gpt2-124m, olmo-1b, llama3-8b, ..."""
     model: str | None = None
-    """Go on from a pretrained model instead: smollm2, a folder, a .gguf file, hf:OWNER/NAME."""
+    """Go on from a pretrained model instead: smollm2, tiny, a folder, a .gguf file, hf:OWNER/NAME."""
     tokenizer: str | None = None
     """train:4096 to learn one of 4096 ids on the sources, smollm2, a tokenizer.json or its folder. By default the
     pretrained model's, that of the token folders, or one learned with the preset's number of ids."""
@@ -335,7 +335,7 @@ def shares(sources: Iterable[str]) -> dict[str, Any]:
     if not given:
         raise InputError("there is nothing to train on; name a source with --source")
     open_ones = [name for name, share in given.items() if share is None]
-    left = 1 - sum(share for share in given.values() if share is not None)
+    left = 1 - sum((share for share in given.values() if share is not None), Fraction(0))
     if (open_ones and left <= 0) or (not open_ones and left != 0):
         total = float(1 - left)
         raise InputError(

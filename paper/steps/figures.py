@@ -15,6 +15,8 @@ from figures import (
     kde,
     limits,
     lm,
+    lm_edit,
+    lm_edit_again,
     lm_smollm2,
     lm_train,
     markov,
@@ -39,6 +41,8 @@ MODULES: tuple[ModuleType, ...] = (
     tokens,
     markov,
     lm_smollm2,
+    lm_edit,
+    lm_edit_again,
     lm_train,
     lm,
 )

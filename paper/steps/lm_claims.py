@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paper.claims import lm
+from paper.claims import editing, lm
 from paper.claims.table import as_data, evaluate_all
 
 CONFIG: dict[str, Any] = {"seed": None, "level": lm.LEVEL, "least_rate": lm.LEAST_RATE}
 SECONDS = 1.0
-NEEDS: tuple[str, ...] = ("lm_iterate",)
+NEEDS: tuple[str, ...] = ("lm_iterate", "lm_edit", "lm_edit_again")
 
 
 def run(
@@ -20,5 +20,6 @@ def run(
 ) -> dict[str, Any]:
     """Evaluate the entries; return summary, counts and tables with the columns of the step `claims`."""
     del config, folder
-    claims = lm.claims(needs["lm_iterate"]["data"])
+    committed = {"edit": needs["lm_edit"]["data"]["committed"], "again": needs["lm_edit_again"]["data"]["committed"]}
+    claims = (*lm.claims(needs["lm_iterate"]["data"]), *editing.claims(committed))
     return as_data(evaluate_all(claims, lambda index, claim: progress(index / len(claims), claim.id)))

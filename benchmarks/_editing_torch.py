@@ -1,0 +1,97 @@
+"""Algorithm 1 with SmolLM2 on transformers and torch, run by itself in an interpreter that has them.
+
+`python _editing_torch.py GGUF IDS.npz` prints a JSON line whenever it knows more: for each type of the numbers, tokens
+per second (the best of the passes), selected and changed tokens. IDS.npz holds `tokens` and `starts` of documents,
+`end`, the end-of-text id, `threshold`, `top_k` and `temperature`.
+
+Documents of similar lengths are passed together; the head sees no padding; candidates are sought only where a token is
+selected.
+"""
+
+import itertools
+import json
+import pathlib
+import sys
+import time
+
+import numpy as np
+import torch
+import transformers
+from _smollm2_torch import load
+
+POSITIONS = 2048  # of a batch, padding included: of 512 to 8,192 about the fastest
+ROWS = 512  # logits at a time
+PASSES = {torch.bfloat16: 2, torch.float32: 1}
+
+
+def batches(documents):
+    """Return numbers of documents, passed together: similar lengths, about POSITIONS with the padding."""
+    order, made = sorted(range(len(documents)), key=lambda number: len(documents[number])), []
+    for number in order:
+        if not made or (len(made[-1]) + 1) * len(documents[number]) > POSITIONS:
+            made.append([])
+        made[-1].append(number)
+    return made
+
+
+def edit(model, documents, end, threshold, top_k, temperature):
+    """Return the edited documents and the number of selected tokens; padding is on the right, where nothing sees it."""
+    edited, selected = [None] * len(documents), 0
+    with torch.inference_mode():
+        for chosen in batches(documents):
+            longest = max(len(documents[number]) for number in chosen)
+            inputs = torch.full((len(chosen), longest), end)
+            targets = torch.full((len(chosen), longest), -1)
+            for row, number in enumerate(chosen):
+                ids = documents[number]
+                inputs[row, 1 : len(ids)] = ids[:-1]
+                targets[row, : len(ids)] = ids
+            there = targets >= 0
+            states, target = model.model(inputs, use_cache=False).last_hidden_state[there], targets[there]
+            after = target.clone()
+            first = torch.zeros_like(there)
+            first[:, 0] = True
+            editable = ~first[there]
+            for begin in range(0, len(target), ROWS):
+                rows = slice(begin, begin + ROWS)
+                logits = model.lm_head(states[rows]).float()
+                own = logits.gather(1, target[rows, None])[:, 0]
+                confident = ((own - logits.logsumexp(1)).exp() >= threshold) & editable[rows]
+                if confident.any():
+                    top, ids = logits[confident].topk(top_k, dim=1)
+                    drawn = torch.multinomial(torch.softmax(top / temperature, 1), 1)
+                    after[rows][confident] = ids.gather(1, drawn)[:, 0]
+                    selected += int(confident.sum())
+            parts = after.split([len(documents[number]) for number in chosen])
+            for number, part in zip(chosen, parts, strict=True):
+                edited[number] = part
+    return edited, selected
+
+
+def main():
+    """Measure bfloat16 and float32."""
+    given = np.load(sys.argv[2])
+    documents = [
+        torch.tensor(given["tokens"][a:b].astype(np.int64)) for a, b in itertools.pairwise(given["starts"].tolist())
+    ]
+    settings = int(given["end"]), float(given["threshold"]), int(given["top_k"]), float(given["temperature"])
+    torch.manual_seed(0)
+    loaded, _, _ = load(pathlib.Path(sys.argv[1]))
+    number = sum(map(len, documents))
+    found = {"versions": {"torch": torch.__version__, "transformers": transformers.__version__}, "rows": {}}
+    for kind, passes in PASSES.items():
+        model = loaded.to(kind)
+        edit(model, documents[:1], *settings)
+        best = float("inf")
+        for _ in range(passes):
+            start = time.perf_counter()
+            edited, selected = edit(model, documents, *settings)
+            best = min(best, time.perf_counter() - start)
+        changed = sum(int((a != b).sum()) for a, b in zip(edited, documents, strict=True))
+        row = {"tokens_per_second": number / best, "selected": selected, "changed": changed}
+        found["rows"][str(kind).removeprefix("torch.")] = row
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Checking an edit that was written: some documents are decided again, and every file is undone and compared."""
+
+import hashlib
+import heapq
+import pathlib
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lm.data.readers import COMPRESSIONS
+from lm.editing import edits, folder
+from lm.editing.chunks import chunks
+from lm.editing.documents import DocumentEncoder
+from lm.editing.inputs import Task
+from lm.editing.prior import Prior, decisions
+from lm.editing.rebuild import check_done, undone
+from lm.editing.run import about
+from lm.editing.settings import Settings, settings_of
+from lm.errors import InputError
+
+SHOWN = 5  # differences that are told
+ROWS = 4096  # of a table that are compared together
+# The columns that an edit decides. Probabilities may differ in the last bits on another machine.
+DECIDED = ("record", "document", "index", "begin", "end", "old_token", "new_token", "at", "old", "new")
+
+
+class Checked(NamedTuple):
+    """What was found.
+
+    Attributes:
+        files: undone and compared with their inputs.
+        documents: decided again.
+        tokens: of these.
+        edits: that these have according to the prior.
+        differences: how many there are; none in a sound edit.
+        told: sentences on the first ones.
+    """
+
+    files: int
+    documents: int
+    tokens: int
+    edits: int
+    differences: int
+    told: list[str]
+
+
+def verify(
+    tasks: Sequence[Task],
+    edited: pathlib.Path,
+    prior: Prior,
+    *,
+    documents: int = 100,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda said: None,
+) -> Checked:
+    """Check an edit.
+
+    Args:
+        tasks: the originals.
+        edited: folder of the edit.
+        prior: that edited, with the context and the type of products of then.
+        documents: to decide again, chosen at random.
+        seed: of the choice.
+        progress: told what is being done.
+
+    Raises:
+        InputError: the folder is no finished edit of these files, the prior is another one, or a file cannot be read.
+    """
+    settings, found = settings_of(edited)
+    here = about(prior, settings)
+    for name, said in (("prior", "prior"), ("tokenizer", "tokenizer"), ("context", "context"), ("compute", "products")):
+        if found.get(name) != here[name]:
+            raise InputError(f"{edited} was made with another {said} ({found.get(name)}); name that one")
+    told: list[str] = []
+    for task in tasks:
+        check_done(edited, task)
+        progress(f"undoing {task.name}")
+        told += _undone(task, edited, settings)
+    progress("choosing documents")
+    numbers = _chosen(tasks, settings, documents, seed)
+    encoder = DocumentEncoder(prior.tokenizer)
+    again = tokens = number = 0
+    for task, chosen in zip(tasks, numbers, strict=True):
+        if not chosen:
+            continue
+        table = _rows(folder.beside(edited, task.relative, folder.EDITS), chosen)
+        for chunk in chunks(task, settings.reading, settings.chunk):
+            items = [item for item in chunk.documents if item.number in chosen]
+            if not items:
+                continue
+            progress(f"deciding again {again + len(items)} of {sum(map(len, numbers))} documents")
+            read = encoder([item.text or b"" for item in items], [item.key for item in items])
+            made = edits.edit(
+                task.relative, items, read, decisions(prior, read, settings.edit), encoder.vocabulary
+            ).table
+            for item, document in zip(items, read, strict=True):
+                wanted, kept = (one.filter(pc.field("record") == item.number) for one in (made, table))
+                if wanted.select(DECIDED) != kept.select(DECIDED):
+                    told.append(
+                        f"{task.name}: document {item.key} (record {item.number}) has {kept.num_rows} edits in the "
+                        f"table and {wanted.num_rows} by the prior, which are not the same"
+                    )
+                again, tokens, number = again + 1, tokens + len(document.tokens), number + wanted.num_rows
+    return Checked(len(tasks), again, tokens, number, len(told), told[:SHOWN])
+
+
+def _chosen(tasks: Sequence[Task], settings: Settings, number: int, seed: int) -> list[set[int]]:
+    """Return the records to decide again of each file: those whose hashes are smallest over all files."""
+    kept: list[tuple[int, int, int]] = []  # the largest hash on top
+    for place, task in enumerate(tasks):
+        for chunk in chunks(task, settings.reading, settings.chunk):
+            for item in chunk.documents:
+                name = f"{seed} {task.relative} {item.number}"
+                order = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+                (heapq.heappush if len(kept) < number else heapq.heappushpop)(kept, (-order, place, item.number))
+    chosen: list[set[int]] = [set() for _ in tasks]
+    for _, place, record in kept:
+        chosen[place].add(record)
+    return chosen
+
+
+def _rows(path: pathlib.Path, records: Collection[int]) -> pa.Table:
+    """Return the edits of some records; raises InputError for what is no table of edits."""
+    try:
+        with pq.ParquetFile(path) as file:
+            tables = (pa.Table.from_batches([batch]) for batch in file.iter_batches(1 << 14, use_threads=False))
+            chosen = pc.field("record").isin(sorted(records))
+            return pa.concat_tables([edits.SCHEMA.empty_table(), *(table.filter(chosen) for table in tables)])
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read ({error}); restore the table of edits") from error
+
+
+def _undone(task: Task, edited: pathlib.Path, settings: Settings) -> list[str]:
+    """Undo a file; return a sentence if that does not give the input's bytes."""
+    with tempfile.TemporaryDirectory(prefix="toedit-verify-") as scratch:
+        path = pathlib.Path(scratch) / "undone"
+        try:
+            undone(task.relative, edited, folder.beside(edited, task.relative), path)
+        except InputError as error:
+            return [str(error)]
+        if task.relative.endswith(".parquet"):
+            same = _same_tables(pathlib.Path(task.name), path)
+        else:
+            with path.open("rb") as file:
+                same = all(file.read(len(piece)) == piece for piece in _content(task, settings)) and not file.read(1)
+        return [] if same else [f"{task.name}: undoing the edits of {task.relative} does not give its bytes"]
+
+
+def _content(task: Task, settings: Settings) -> Iterator[bytes]:
+    """Yield the content of an input, decompressed, in pieces."""
+    if task.path is None:
+        for chunk in chunks(task, settings.reading, settings.chunk):
+            yield from (one.raw for one in chunk.stretches)
+        return
+    with pa.OSFile(task.name) as file:
+        compression = COMPRESSIONS.get(task.path.suffix)
+        content = pa.CompressedInputStream(file, compression) if compression else file
+        while piece := content.read(1 << 20):
+            yield piece
+
+
+def _same_tables(one: pathlib.Path, other: pathlib.Path) -> bool:
+    """Return whether two Parquet files hold the same rows under the same schema."""
+    with pq.ParquetFile(one) as first, pq.ParquetFile(other) as second:
+        if first.schema_arrow != second.schema_arrow or first.metadata.num_rows != second.metadata.num_rows:
+            return False
+        pairs = zip(first.iter_batches(ROWS), second.iter_batches(ROWS), strict=True)
+        return all(_same(mine, theirs) for a, b in pairs for mine, theirs in zip(a.columns, b.columns, strict=True))
+
+
+def _same(one: pa.Array, other: pa.Array) -> bool:
+    if pa.types.is_floating(one.type):  # two NaNs are not equal, but their bits are
+        kind = {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}[one.type.bit_width]
+        one, other = one.view(kind), other.view(kind)
+    return one.equals(other)

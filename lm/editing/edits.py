@@ -1,0 +1,225 @@
+"""The table of edits: one row a changed token, from which the edited corpus and the original give each other."""
+
+import itertools
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lm.data.readers import guarded
+from lm.editing.decide import Decisions
+from lm.editing.documents import TokenizedDocument, Vocabulary
+from lm.editing.records import Aside, Item
+from lm.editing.splice import places, spelt, splice
+from lm.errors import InputError
+
+ROWS = 1 << 14  # of a table, read together
+SCHEMA = pa.schema(
+    [
+        ("file", pa.string()),  # relative name of the output
+        ("record", pa.int64()),  # line or row of the document's first byte in the input, from 1
+        ("document", pa.string()),  # key of its randomness
+        ("index", pa.int32()),  # of the token in the document
+        ("begin", pa.int64()),  # of the token in the document's text, bytes
+        ("end", pa.int64()),
+        ("old_token", pa.int32()),
+        ("new_token", pa.int32()),  # DELETED where there is none
+        ("p_old", pa.float32()),  # under the prior, given the original text before
+        ("p_new", pa.float32()),
+        ("at", pa.int64()),  # place in the record's raw bytes, before the edits
+        ("old", pa.binary()),  # raw bytes that were replaced: of JSON, escaped as they are in the line
+        ("new", pa.binary()),  # what replaced them
+    ]
+)
+DELETED = -1
+
+
+class Edited(NamedTuple):
+    """Some documents after their edits.
+
+    Attributes:
+        raws: what stands in the output for each item's `raw`.
+        table: the edits, of `SCHEMA`, in the items' order.
+    """
+
+    raws: list[bytes]
+    table: pa.Table
+
+
+class RecordEdits(NamedTuple):
+    """The edits of one record, in the order of their places.
+
+    Attributes:
+        file: relative name of the output.
+        record: number of the record.
+        at: place of each edit in the record's raw bytes before them.
+        old: bytes that each replaced.
+        new: what each replaced them by.
+    """
+
+    file: str
+    record: int
+    at: list[int]
+    old: list[bytes]
+    new: list[bytes]
+
+
+def edit(
+    name: str,
+    items: Sequence[Item],
+    documents: Sequence[TokenizedDocument],
+    decisions: Sequence[Decisions],
+    vocabulary: Vocabulary,
+) -> Edited:
+    """Carry out the decisions on some documents.
+
+    Args:
+        name: relative, of the output.
+        items: with a text (not those that pass).
+        documents: of the items' texts.
+        decisions: of the prior for them.
+        vocabulary: of the prior's tokenizer.
+
+    Raises:
+        ValueError: a decision changes a token that is not editable.
+    """
+    raws: list[bytes] = []
+    tables: list[pa.Table] = []
+    for item, document, made in zip(items, documents, decisions, strict=True):
+        index = np.flatnonzero(made.changed(document.tokens))
+        if not len(index):
+            raws.append(item.raw)
+            continue
+        if not document.editable[index].all():
+            raise ValueError(f"record {item.number}: a decision changes a token that is not editable")
+        spans = document.spans[index]
+        begins, ends = places(item, spans).T.tolist()
+        new_tokens = np.where(made.deleted, DELETED, made.token)[index].astype(np.int32)
+        news = spelt(item, [b"" if token == DELETED else vocabulary.bytes[token] for token in new_tokens.tolist()])
+        raws.append(splice(item.raw, begins, ends, news))
+        columns = [
+            pa.repeat(name, len(index)),
+            pa.repeat(pa.scalar(item.number, pa.int64()), len(index)),
+            pa.repeat(item.key, len(index)),
+            pa.array(index, pa.int32()),
+            pa.array(spans[:, 0]),
+            pa.array(spans[:, 1]),
+            pa.array(document.tokens[index]),
+            pa.array(new_tokens),
+            pa.array(np.asarray(made.probability)[index]),
+            pa.array(np.asarray(made.new_probability)[index]),
+            pa.array(begins, pa.int64()),
+            pa.array([item.raw[begin:end] for begin, end in zip(begins, ends, strict=True)], pa.binary()),
+            pa.array(news, pa.binary()),
+        ]
+        tables.append(pa.table(columns, schema=SCHEMA))
+    return Edited(raws, pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks())
+
+
+def write_table(table: pa.Table, to: pathlib.Path) -> None:
+    """Write a table of edits as Parquet."""
+    pq.write_table(table, to, compression="zstd")
+
+
+def join_tables(parts: Iterable[pathlib.Path], to: pathlib.Path) -> None:
+    """Write one table, as Parquet, of tables in their order; some rows are in memory at a time.
+
+    Args:
+        parts: files of `write_table`.
+        to: file to write, beside and renamed.
+    """
+    beside = to.with_name(f".{to.name}.partial")
+    with pq.ParquetWriter(beside, SCHEMA, compression="zstd") as writer:
+        held: list[pa.RecordBatch] = []
+        for part in parts:
+            with pq.ParquetFile(part) as file:
+                for batch in file.iter_batches(ROWS, use_threads=False):
+                    held.append(batch)
+                    if sum(one.num_rows for one in held) >= ROWS:
+                        writer.write_table(pa.Table.from_batches(held, SCHEMA))
+                        held = []
+        if held:
+            writer.write_table(pa.Table.from_batches(held, SCHEMA))
+    beside.replace(to)
+
+
+def read_edits(path: pathlib.Path) -> Iterator[RecordEdits]:
+    """Return an iterator over a table's edits by record, in its order; raises InputError for what is no such table."""
+    for (file, record), rows in itertools.groupby(_rows(path), lambda row: row[:2]):
+        _, _, at, old, new = zip(*rows, strict=True)
+        yield RecordEdits(file, record, list(at), list(old), list(new))
+
+
+@guarded
+def _rows(path: pathlib.Path) -> Iterator[tuple[Any, ...]]:
+    with pq.ParquetFile(path, pre_buffer=False) as table:
+        if table.schema_arrow != SCHEMA:
+            raise InputError(f"{path} is no table of edits; give the file that ends in .edits.parquet")
+        for batch in table.iter_batches(ROWS, columns=[*RecordEdits._fields], use_threads=False):
+            columns = (batch.column(name).to_pylist() for name in RecordEdits._fields)
+            yield from zip(*columns, strict=True)
+
+
+def apply(raw: bytes, edits: RecordEdits) -> bytes:
+    """Return a record's raw bytes after its edits; raises InputError where they are not the bytes that were edited."""
+    ends = [at + len(old) for at, old in zip(edits.at, edits.old, strict=True)]
+    return _replaced(raw, edits.at, ends, edits.old, edits.new, edits, "edited")
+
+
+def undo(raw: bytes, edits: RecordEdits) -> bytes:
+    """Return a record's raw bytes before its edits; raises InputError where they are not what the edits gave."""
+    sizes = [len(new) - len(old) for old, new in zip(edits.old, edits.new, strict=True)]
+    begins = [at + longer for at, longer in zip(edits.at, itertools.accumulate([0, *sizes]), strict=False)]
+    ends = [begin + len(new) for begin, new in zip(begins, edits.new, strict=True)]
+    return _replaced(raw, begins, ends, edits.new, edits.old, edits, "given by the edits")
+
+
+def _replaced(
+    raw: bytes,
+    begins: Sequence[int],
+    ends: Sequence[int],
+    expected: Sequence[bytes],
+    by: Sequence[bytes],
+    edits: RecordEdits,
+    what: str,
+) -> bytes:
+    for begin, end, content in zip(begins, ends, expected, strict=True):
+        if raw[begin:end] != content:
+            raise InputError(
+                f"{edits.file}: record {edits.record} is not what was {what}, at byte {begin}; "
+                "give the file that belongs to the table of edits"
+            )
+    return splice(raw, begins, ends, by)
+
+
+def applied(
+    name: str, stretches: Iterable[Item | Aside], edits: Iterable[RecordEdits]
+) -> Iterator[tuple[Item | Aside, bytes]]:
+    """Return an iterator over an original's stretches and the bytes that stand for each in the output.
+
+    Args:
+        name: of the original, for messages.
+        stretches: of `lm.editing.records.records`.
+        edits: of `read_edits` for that file.
+
+    Raises:
+        InputError: the file is not the one that was edited: other bytes at an edit, or a record is missing.
+    """
+    coming = iter(edits)
+    waiting = next(coming, None)
+    for stretch in stretches:
+        if isinstance(stretch, Aside):
+            yield stretch, b""
+        elif waiting is None or stretch.text is None or stretch.number != waiting.record:
+            yield stretch, stretch.raw
+        else:
+            yield stretch, apply(stretch.raw, waiting)
+            waiting = next(coming, None)
+    if waiting is not None:
+        raise InputError(
+            f"{name} has no document at record {waiting.record}, which was edited; "
+            "give the file that belongs to the table of edits, and the same unit and field"
+        )

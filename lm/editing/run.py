@@ -1,0 +1,258 @@
+"""Editing files: chunk by chunk, so that memory is bounded and a killed run goes on inside a file.
+
+The bytes of every output depend on its input, the prior and the settings only, never on what else was edited in the
+run, in which order, on how many hosts or devices, or on how often it was interrupted.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import fcntl
+import itertools
+import pathlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lm.data.readers import Bad, refuse
+from lm.editing import edits, folder, output
+from lm.editing.chunks import Chunk, chunks
+from lm.editing.documents import DocumentEncoder, TokenizedDocument
+from lm.editing.editor import Edit, Editor
+from lm.editing.folder import Work
+from lm.editing.inputs import Task, shard_of
+from lm.editing.page import page
+from lm.editing.prior import Prior
+from lm.editing.settings import Settings
+from lm.editing.statistics import Statistics, summary
+from lm.errors import InputError
+
+FORMAT = 1  # of the output folder
+MOST = 64  # chunks that are edited together, when they are small
+
+
+class Step(NamedTuple):
+    """What was done since the last report.
+
+    Attributes:
+        name: of the file.
+        size: bytes of the inputs (as they are on disk), fractions included.
+        tokens: of the originals.
+        selected: tokens.
+        changed: tokens.
+    """
+
+    name: str
+    size: float
+    tokens: int = 0
+    selected: int = 0
+    changed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What there is at the end of a run.
+
+    Attributes:
+        summary: of `lm.editing.statistics.summary`: of the whole where it is finished, else of this shard's files.
+        asides: records that were set aside, of the same files.
+        files: number of the same files.
+        complete: whether the files of all shards are finished.
+    """
+
+    summary: dict[str, Any]
+    asides: int
+    files: int
+    complete: bool
+
+
+def about(prior: Prior, settings: Settings) -> dict[str, Any]:
+    """Return what the outputs depend on: the content of run.json."""
+    return {
+        "format": FORMAT,
+        "version": version("toedit"),
+        folder.NAME: prior.name,
+        "prior": prior.sha256,
+        "tokenizer": prior.tokenizer.sha256,
+        "context": prior.context,
+        "compute": prior.compute,
+        "settings": settings.to_json(),
+    }
+
+
+def run(
+    tasks: Sequence[Task],
+    out: pathlib.Path,
+    prior: Prior,
+    settings: Settings,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    strict: bool = False,
+    progress: Callable[[Step], None] = lambda step: None,
+) -> Outcome:
+    """Edit files into a folder, going on where an earlier call was interrupted.
+
+    Args:
+        tasks: of `lm.editing.inputs.find_tasks`, those of all shards.
+        out: folder to write: each output under its relative name, with .edits.parquet, .stats.json, .aside.jsonl (if a
+            record was set aside) and .done beside it; and stats.json and edits.html once all files are finished.
+        prior: that edits.
+        settings: of the edit.
+        shard: number of this host, and of hosts, each of which edits its part of the files.
+        strict: refuse the first damaged record instead of setting it aside.
+        progress: told what was done.
+
+    Raises:
+        InputError: an input or the folder cannot be read, written or mixed with what is there; with `strict`, a
+            damaged record.
+    """
+    mine = shard_of(tasks, *shard)
+    folder.begin(out, about(prior, settings))
+    _Run(out, prior, settings, strict, progress)(mine)
+    complete = all(folder.beside(out, task.relative, folder.DONE).exists() for task in tasks)
+    found = list(tasks) if complete else mine
+    statistics, asides = Statistics.empty(settings.edit), 0
+    for task in found:
+        more, aside = folder.statistics_of(out, task.relative)
+        statistics.merge(more)
+        asides += aside
+    outcome = Outcome(summary(statistics, prior.tokenizer), asides, len(found), complete)
+    if complete:
+        _write_whole(out, outcome, about(prior, settings))
+    return outcome
+
+
+def _write_whole(out: pathlib.Path, outcome: Outcome, run: dict[str, Any]) -> None:
+    """Write what tells of all files together; the last shard does, and of two last ones one after the other."""
+    content = {"run": run, "files": outcome.files, "set_aside": outcome.asides, **outcome.summary}
+    with folder.writing(out), (out / folder.RUN).open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder.write(out, out / "stats.json", folder.as_json(content))
+        folder.write(out, out / "edits.html", page(outcome.summary, run).encode())
+        folder.clear(out)
+
+
+class _Read(NamedTuple):
+    """A chunk that was read.
+
+    Attributes:
+        work: of its file.
+        chunk: itself.
+        documents: as tokens; None where the chunk's part is finished.
+    """
+
+    work: Work
+    chunk: Chunk
+    documents: list[TokenizedDocument] | None
+
+
+class _Run:
+    """Edits files one after the other; while one group of chunks is edited, the next is read."""
+
+    def __init__(
+        self, out: pathlib.Path, prior: Prior, settings: Settings, strict: bool, progress: Callable[[Step], None]
+    ):
+        self._out, self._prior, self._settings = out, prior, settings
+        self._strict, self._progress = strict, progress
+        self._encoder = DocumentEncoder(prior.tokenizer)  # of the thread that reads
+        self._editor = Editor(prior, settings.edit, settings.sample)
+        self._open: set[Work] = set()
+
+    def __call__(self, tasks: Iterable[Task]) -> None:
+        try:
+            with contextlib.closing(_ahead(_groups(self._read(tasks), self._settings.chunk))) as groups:
+                for group in groups:
+                    self._edit(group)
+        finally:
+            for work in self._open:
+                work.close()
+
+    def _read(self, tasks: Iterable[Task]) -> Iterator[_Read]:
+        """Yield the chunks of the files that are not finished."""
+        for task in tasks:
+            work = Work(self._out, task)
+            if work.is_done():
+                yield _Read(work, Chunk(task, 0, [], size=task.size), None)
+                continue
+            work.open()
+            self._open.add(work)
+            if work.is_done():  # meanwhile, by another process
+                continue
+            for chunk in chunks(task, self._settings.reading, self._settings.chunk):
+                if self._strict and chunk.asides:
+                    refuse(Bad(task.name, chunk.asides[0].number, chunk.asides[0].reason))
+                if work.has(chunk):
+                    yield _Read(work, dataclasses.replace(chunk, stretches=[]), None)
+                else:
+                    items = chunk.documents
+                    texts, keys = [item.text or b"" for item in items], [item.key for item in items]
+                    yield _Read(work, chunk, self._encoder(texts, keys))
+
+    def _edit(self, group: list[_Read]) -> None:
+        """Edit a group of chunks, write their parts, and finish the files that they end."""
+        documents = [document for one in group for document in one.documents or []]
+        size, bytes_ = sum(one.chunk.size for one in group), sum(len(document.text) for document in documents)
+        name, told = group[-1].chunk.task.name, 0.0
+        made: list[Edit] = []
+        for batch in self._editor(documents):
+            made += batch
+            share = sum(len(one.document.text) for one in batch) / max(bytes_, 1)
+            told += share * size
+            counts = np.sum([one.counts for one in batch], axis=0).tolist()
+            self._progress(Step(name, share * size, *counts))
+        edited = iter(made)
+        for one in group:
+            if one.documents is not None:
+                self._keep(one, list(itertools.islice(edited, len(one.documents))))
+            if one.chunk.last:
+                one.work.finish(one.chunk.number + 1, self._settings.field, self._settings.edit)
+                self._open.discard(one.work)
+                one.work.close()
+        self._progress(Step(name, size - told))
+
+    def _keep(self, read: _Read, made: list[Edit]) -> None:
+        """Write the part of a chunk."""
+        chunk, name = read.chunk, read.chunk.task.relative
+        items = chunk.documents
+        done = edits.edit(
+            name, items, [one.document for one in made], [one.decisions for one in made], self._encoder.vocabulary
+        )
+        raws = iter(done.raws)
+        content = output.encode_part(
+            name, chunk.items, [item.raw if item.text is None else next(raws) for item in chunk.items]
+        )
+        statistics = Statistics.empty(self._settings.edit)
+        for item, one in zip(items, made, strict=True):
+            statistics.add(one.document, one.decisions, item.domain)
+            if one.after is not None:
+                statistics.add_sampled(one.document, one.decisions, item.domain, one.after, self._prior.tokenizer)
+        read.work.keep(chunk, content, done.table, statistics)
+
+
+def _groups(found: Iterator[_Read], most: int) -> Iterator[list[_Read]]:
+    """Yield chunks together until they have `most` bytes, as much as a whole chunk: files may be small."""
+    group: list[_Read] = []
+    size = 0
+    try:
+        for one in found:
+            group.append(one)
+            size += sum(len(stretch.raw) for stretch in one.chunk.stretches)
+            if size >= most or len(group) >= MOST:
+                yield group
+                group, size = [], 0
+    except InputError:
+        yield group  # what was read before the damage is edited
+        raise
+    yield group
+
+
+def _ahead(found: Iterator[list[_Read]]) -> Generator[list[_Read], None, None]:
+    """Yield the same while a thread reads the next one."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        future = pool.submit(next, found, None)
+        while (one := future.result()) is not None:
+            future = pool.submit(next, found, None)
+            if one:
+                yield one

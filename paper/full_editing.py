@@ -1,0 +1,72 @@
+"""The committed results of editing: 350,000 tokens of three domains with SmolLM2, and generations of edits.
+
+`python -m paper.full_editing` makes both files of paper/results/editing again (a quarter of an hour on two cores; killed, it
+goes on inside the edit). The edit is that of
+
+    toedit edit source:scripture source:biomedical source:security --split test \
+      --preset released --stats 0.03 --out results/full/edited
+"""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from paper.results import ROOT, plain, provenance, write_bytes, write_text
+from paper.steps.lm_edit import beginnings
+
+OUT = Path("results/full/edited")
+FOLDER = ROOT / "paper" / "results" / "editing"
+PRIOR, SEED, SPLIT = "smollm2", 0, "test"
+DOMAINS = ("scripture", "biomedical", "security")
+SAMPLE, VERIFIED = 0.03, 20
+# The generations: beginnings of documents of these domains.
+AGAIN = ("sotu", "novels", "python")
+DOCUMENTS, CHARACTERS, GENERATIONS = 6, 6000, 3
+
+
+def _write(name: str, data: dict[str, Any], seconds: float) -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(plain({**provenance(), "wall_seconds": round(seconds), **data}), indent=1, ensure_ascii=False)
+    write_text(FOLDER / name, text + "\n")
+
+
+def main() -> None:
+    """Edit, verify, edit again and again; write summary.json, edits.html and again.json."""
+    from lm.memory import keep_freed_memory
+
+    keep_freed_memory()
+    from lm.editing.check import verify
+    from lm.editing.config import PRESETS
+    from lm.editing.generations import iterate
+    from lm.editing.inputs import find_tasks
+    from lm.editing.prior import prepare_prior
+    from lm.editing.run import run
+    from lm.editing.settings import Settings
+    from lm.weights.load import load
+
+    prior = prepare_prior(load(PRIOR))
+    settings = Settings(dataclasses.replace(PRESETS["released"], seed=SEED), split=SPLIT, sample=SAMPLE)
+    tasks = find_tasks([f"source:{name}" for name in DOMAINS], OUT)
+    started = time.perf_counter()
+    outcome = run(tasks, OUT, prior, settings, progress=lambda step: print(f"{step.name}: {step.tokens} tokens"))
+    seconds = time.perf_counter() - started
+    checked = verify(tasks, OUT, prior, documents=VERIFIED, seed=SEED)
+    _write(
+        "summary.json",
+        {"settings": settings.to_json(), "summary": outcome.summary, "verified": checked._asdict()},
+        seconds,
+    )
+    write_bytes(FOLDER / "edits.html", (OUT / "edits.html").read_bytes())
+    started = time.perf_counter()
+    documents = [
+        (one.id, name, text.encode()) for name in AGAIN for one, text in beginnings(name, SPLIT, DOCUMENTS, CHARACTERS)
+    ]
+    presets = {name: dataclasses.replace(PRESETS[name], seed=SEED) for name in ("paper", "released")}
+    result = iterate(prior, documents, presets, GENERATIONS, lambda share, said: print(f"{share:.0%} {said}"))
+    _write("again.json", {"result": result}, time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""`toedit edit`, `apply` and `verify`: what they print and write, their exit codes, one sentence on bad input."""
+
+import json
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from paper.main import main
+
+TEXT = "def area(width, height):\n    return width * height\n\n\nclass Shape:\n    def __init__(self, name):\n"
+
+
+@pytest.fixture
+def toedit(monkeypatch, capsys):
+    """Run `toedit ARGUMENTS` in this process; return exit code, standard output and standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["toedit", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return call
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "code"
+    folder.mkdir()
+    rows = [json.dumps({"id": f"d{n}", "text": TEXT * (n % 3 + 1) + str(n)}) for n in range(8)]
+    (folder / "a.jsonl").write_text("\n".join(rows[:6]) + "\n")
+    (folder / "b.jsonl").write_text("\n".join([*rows[6:], '{"text": ']) + "\n")
+    return folder
+
+
+FAST = ("--prior", "tiny", "--context", 32, "--threshold", 0.5)
+
+
+def test_edit_apply_and_verify(toedit, corpus, tmp_path):
+    out = tmp_path / "edited"
+    code, printed, warned = toedit("edit", corpus, "--out", out, *FAST)
+    assert code == 0
+    totals = json.loads((out / "stats.json").read_text())
+    row = totals["domains"]["code"]
+    assert row["documents"] == 8
+    assert row["changed"] > 0
+    for number in ("documents", "tokens", "selected", "changed"):
+        assert f"{row[number]:,}" in printed
+    assert f"{row['effective_edit_rate']['value']:.3%}" in printed
+    assert "warning: 1 damaged records were set aside" in warned
+    assert (out / "edits.html").read_text().startswith("<!doctype html>")
+    assert (out / "edits.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(out.rglob(".*"))
+    again = tmp_path / "again"
+    assert toedit("apply", corpus, "--edits", out, "--out", again)[0] == 0
+    assert toedit("apply", "--undo", "--edits", out, "--out", tmp_path / "back")[0] == 0
+    for name in ("a.jsonl", "b.jsonl"):
+        assert (again / name).read_bytes() == (out / name).read_bytes() != (corpus / name).read_bytes()
+        assert (tmp_path / "back" / name).read_bytes() == (corpus / name).read_bytes()
+    code, printed, _ = toedit("verify", corpus, "--edits", out, "--documents", 5)
+    assert code == 0
+    assert "5 documents" in printed
+    (out / "a.jsonl").write_bytes((out / "a.jsonl").read_bytes()[:-1])
+    code, printed, _ = toedit("verify", corpus, "--edits", out, "--documents", 1)
+    assert code == 1
+    assert "1 differences" in printed
+
+
+def test_options_replace_single_settings_of_a_preset(toedit, corpus, tmp_path):
+    out = tmp_path / "out"
+    options = ("--preset", "released-drop", "--seed", 7, "--top-k", 3, "--keep-original", "False", "--stats", 0)
+    assert toedit("edit", corpus, "--out", out, *FAST, *options)[0] == 0
+    run = json.loads((out / "run.json").read_text())
+    assert run["settings"]["edit"] == {
+        "select": "above", "threshold": 0.5, "upper": 1.0, "candidates": "top-k", "top_k": 3, "top_p": 0.99,
+        "temperature": 1.0, "beta": 0.5, "keep_original": False, "delete_below": 0.001, "seed": 7,
+    }  # fmt: skip
+    assert run["context"] == 32
+    assert run["settings"]["sample"] == 0
+    code, _, err = toedit("edit", corpus, "--out", out, *FAST)
+    assert code == 2
+    assert "holds another edit" in err
+    assert "settings.edit.seed is 7 there and 0 here" in err
+    assert err.count("\n") == 1
+
+
+def test_a_dry_run_tells_and_writes_nothing(toedit, corpus, tmp_path):
+    out = tmp_path / "out"
+    code, printed, _ = toedit("edit", corpus, "--out", out, *FAST, "--dry-run")
+    assert code == 0
+    assert not out.exists()
+    size = sum(path.stat().st_size for path in corpus.iterdir())
+    assert f"2 inputs, {size:,} bytes" in printed
+    assert "tokens/s" in printed
+    assert "settings.edit.threshold: 0.5" in printed
+    assert str(out / "a.jsonl") in printed
+
+
+def test_strict_ends_with_code_2_at_the_first_damaged_line(toedit, corpus, tmp_path):
+    code, _, err = toedit("edit", corpus, "--out", tmp_path / "out", *FAST, "--strict")
+    assert code == 2
+    assert "b.jsonl:3: the line is not JSON" in err
+    assert err.count("\n") == 1
+
+
+def test_generations_edit_the_edited(toedit, corpus, tmp_path):
+    out = tmp_path / "out"
+    code, printed, _ = toedit("edit", corpus, "--out", out, *FAST, "--generations", 2)
+    assert code == 0
+    assert "Generation 2 of 2" in printed
+    seeds = [json.loads((out / f"generation-{g}" / "run.json").read_text())["settings"]["edit"]["seed"] for g in (1, 2)]
+    assert seeds[0] == 0 != seeds[1]
+    # The second generation's table is of the first one's text.
+    again = tmp_path / "again"
+    assert toedit("apply", out / "generation-1", "--edits", out / "generation-2", "--out", again)[0] == 0
+    written = (again / "a.jsonl").read_bytes()
+    assert written == (out / "generation-2" / "a.jsonl").read_bytes() != (out / "generation-1" / "a.jsonl").read_bytes()
+    assert pq.read_table(out / "generation-2" / "a.jsonl.edits.parquet").num_rows > 0
+
+
+def test_shards_share_a_folder(toedit, corpus, tmp_path):
+    out = tmp_path / "out"
+    code, printed, _ = toedit("edit", corpus, "--out", out, *FAST, "--shard", "1/2")
+    assert code == 0
+    assert "other shards have not finished" in printed
+    assert not (out / "stats.json").exists()
+    assert toedit("edit", corpus, "--out", out, *FAST, "--shard", "0/2")[0] == 0
+    assert json.loads((out / "stats.json").read_text())["files"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--threshold", 2), "must be in [0, 1]"),
+        (("--stats", 1.5), "a share of 1.5"),
+        (("--shard", "3"), "--shard 3"),
+        (("--shard", "2/2"), "no shard 2 of 2"),
+        (("--generations", 0), "--generations is 0"),
+        (("--context", 1), "a context of 1"),
+        (("--prior", "nowhere"), "there is no model nowhere"),
+        (("--field", "body"), ""),
+        (("--data", 64), "needs 64 devices"),
+    ],
+)
+def test_bad_options_get_one_sentence(toedit, corpus, tmp_path, options, said):
+    out = tmp_path / "out"
+    code, _, err = toedit("edit", corpus, "--out", out, *FAST, *options, *([] if said else ["--strict"]))
+    assert code == 2
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_bad_folders_get_one_sentence(toedit, corpus, tmp_path):
+    (tmp_path / "file").write_text("x")
+    for inputs, out, said in (
+        (corpus, corpus, "lies inside the input"),
+        (corpus, corpus / "deep", "lies inside the input"),
+        (corpus / "a.jsonl", corpus, "lies in the output folder"),
+        (corpus, tmp_path / "file", "is a file"),
+        (corpus, "/proc/nothing", "cannot write"),
+        (tmp_path / "nothing", tmp_path / "out", "there is no file"),
+    ):
+        code, _, err = toedit("edit", inputs, "--out", out, *FAST)
+        assert code == 2
+        assert said in err
+        assert err.count("\n") == 1
+    assert {path.name for path in corpus.rglob("*")} == {"a.jsonl", "b.jsonl"}
+    for command in ("apply", "verify"):
+        arguments = ("--out", tmp_path / "out") if command == "apply" else ()
+        code, _, err = toedit(command, corpus, "--edits", tmp_path, *arguments)
+        assert code == 2
+        assert "name the output folder of an edit" in err
+    code, _, err = toedit("apply", "--edits", tmp_path, "--out", tmp_path / "out")
+    assert code == 2
+    assert "no originals" in err

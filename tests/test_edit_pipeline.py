@@ -1,0 +1,86 @@
+"""The steps for datatrove, run by its local executor: the same bytes as `toedit edit`, and documents in their order."""
+
+import json
+import warnings
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from edit_worker import CONTEXT, EDIT
+
+from lm.editing.inputs import find_tasks
+from lm.editing.prior import prepare_prior
+from lm.editing.run import run
+from lm.editing.settings import Settings
+from lm.errors import InputError
+from lm.weights.load import load
+
+pytest.importorskip("datatrove", reason="the extra `datatrove` is not installed")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of the package's own imports
+    from datatrove.executor import LocalPipelineExecutor  # pyright: ignore[reportMissingImports]
+    from datatrove.pipeline.readers import ParquetReader  # pyright: ignore[reportMissingImports]
+    from datatrove.pipeline.writers import ParquetWriter  # pyright: ignore[reportMissingImports]
+
+    from lm.editing.pipeline import EditDocuments, EditFiles
+
+# The executor forks a server of queues, which never calls JAX.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+SETTINGS = Settings(EDIT, chunk=1000)
+CODE = "class Shape:\n    def __init__(self, name):\n        self.name = name\n\n    def __repr__(self):\n"
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in "abc":
+        rows = [{"id": f"{name}{n}", "text": CODE * (n % 4 + 1) + f"# {n} π", "n": n} for n in range(6)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def edited(corpus, tmp_path):
+    out = tmp_path / "edited"
+    run(find_tasks([str(corpus)], out), out, prepare_prior(load("tiny"), context=CONTEXT), SETTINGS)
+    return out
+
+
+def test_files_are_edited_as_by_the_command(corpus, edited, tmp_path):
+    out, logs = tmp_path / "out", tmp_path / "logs"
+    step = EditFiles([str(corpus)], str(out), "tiny", SETTINGS, context=CONTEXT)
+    stats = LocalPipelineExecutor([step], tasks=2, workers=1, logging_dir=str(logs)).run()
+    names = sorted(path.name for path in edited.iterdir())
+    assert names == sorted(path.name for path in out.iterdir())
+    for name in names:
+        assert (out / name).read_bytes() == (edited / name).read_bytes()
+    total = json.loads((out / "stats.json").read_text())["total"]
+    assert stats is not None
+    assert stats.stats[0].stats["tokens"].total == total["tokens"]
+    assert stats.stats[0].stats["changed"].total == total["changed"] > 0
+    assert len(list((logs / "completions").iterdir())) == 2
+
+
+def test_documents_are_edited_between_a_reader_and_a_writer(corpus, edited, tmp_path):
+    table, out = tmp_path / "table", tmp_path / "out"
+    table.mkdir()
+    rows = [json.loads(line) for name in "abc" for line in (corpus / f"{name}.jsonl").read_text().splitlines()]
+    pq.write_table(pa.Table.from_pylist(rows), table / "all.parquet")
+    pipeline = [ParquetReader(str(table)), EditDocuments("tiny", EDIT, context=CONTEXT), ParquetWriter(str(out))]
+    LocalPipelineExecutor(pipeline, tasks=1, logging_dir=str(tmp_path / "logs")).run()
+    (path,) = out.iterdir()
+    found = pq.read_table(path).to_pylist()
+    wanted = [json.loads(line) for name in "abc" for line in (edited / f"{name}.jsonl").read_text().splitlines()]
+    assert [one["text"] for one in wanted] != [one["text"] for one in rows]
+    assert [(one["id"], one["text"], one["metadata"]["n"]) for one in found] == [
+        (one["id"], one["text"], one["n"]) for one in wanted
+    ]
+    total = json.loads((edited / "stats.json").read_text())["total"]
+    for name in ("tokens", "selected", "changed"):
+        assert sum(one["metadata"]["toedit"][name] for one in found) == total[name]
+
+
+def test_another_key_is_refused():
+    with pytest.raises(InputError, match="use id or text"):
+        EditDocuments(key="line")
