@@ -1,7 +1,7 @@
 """The committed results of editing: 350,000 tokens of three domains with SmolLM2, and generations of edits.
 
-`python -m paper.full_editing` makes both files of paper/results/editing again (a quarter of an hour on two cores; killed, it
-goes on inside the edit). The edit is that of
+`python -m paper.full_editing` makes the files of paper/results/editing again (a quarter of an hour on two cores;
+killed, it goes on inside the edit). The edit is that of
 
     toedit edit source:scripture source:biomedical source:security --split test \
       --preset released --stats 0.03 --out results/full/edited
@@ -9,6 +9,7 @@ goes on inside the edit). The edit is that of
 
 import dataclasses
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ DOMAINS = ("scripture", "biomedical", "security")
 SAMPLE, VERIFIED = 0.03, 20
 # The generations: beginnings of documents of these domains.
 AGAIN = ("sotu", "novels", "python")
-DOCUMENTS, CHARACTERS, GENERATIONS = 6, 6000, 3
+DOCUMENTS, CHARACTERS, GENERATIONS = 3, 3500, 2
 
 
 def _write(name: str, data: dict[str, Any], seconds: float) -> None:
@@ -32,14 +33,10 @@ def _write(name: str, data: dict[str, Any], seconds: float) -> None:
     write_text(FOLDER / name, text + "\n")
 
 
-def main() -> None:
-    """Edit, verify, edit again and again; write summary.json, edits.html and again.json."""
-    from lm.memory import keep_freed_memory
-
-    keep_freed_memory()
+def edit() -> None:
+    """Edit and verify; write summary.json and edits.html."""
     from lm.editing.check import verify
     from lm.editing.config import PRESETS
-    from lm.editing.generations import iterate
     from lm.editing.inputs import find_tasks
     from lm.editing.prior import prepare_prior
     from lm.editing.run import run
@@ -53,19 +50,36 @@ def main() -> None:
     outcome = run(tasks, OUT, prior, settings, progress=lambda step: print(f"{step.name}: {step.tokens} tokens"))
     seconds = time.perf_counter() - started
     checked = verify(tasks, OUT, prior, documents=VERIFIED, seed=SEED)
-    _write(
-        "summary.json",
-        {"settings": settings.to_json(), "summary": outcome.summary, "verified": checked._asdict()},
-        seconds,
-    )
+    content = {"settings": settings.to_json(), "summary": outcome.summary, "verified": checked._asdict()}
+    _write("summary.json", content, seconds)
     write_bytes(FOLDER / "edits.html", (OUT / "edits.html").read_bytes())
+
+
+def again() -> None:
+    """Edit generation after generation; write again.json."""
+    from lm.editing.config import PRESETS
+    from lm.editing.generations import iterate
+    from lm.editing.prior import prepare_prior
+    from lm.weights.load import load
+
     started = time.perf_counter()
     documents = [
         (one.id, name, text.encode()) for name in AGAIN for one, text in beginnings(name, SPLIT, DOCUMENTS, CHARACTERS)
     ]
     presets = {name: dataclasses.replace(PRESETS[name], seed=SEED) for name in ("paper", "released")}
+    prior = prepare_prior(load(PRIOR))
     result = iterate(prior, documents, presets, GENERATIONS, lambda share, said: print(f"{share:.0%} {said}"))
     _write("again.json", {"result": result}, time.perf_counter() - started)
+
+
+def main() -> None:
+    """Make what the command line names, "edit" or "again"; both by default."""
+    from lm.memory import keep_freed_memory
+
+    keep_freed_memory()
+    makers = {"edit": edit, "again": again}
+    for name in sys.argv[1:] or makers:
+        makers[name]()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from paper.claims.entry import Entry, evaluate
 from paper.claims.table import row
 from paper.commands.claims import Claims, read_lm
 from paper.errors import InputError
+from paper.full_editing import FOLDER
 from paper.steps import claims as claims_step
 from paper.steps import lm_claims
 
@@ -48,6 +49,13 @@ def result(seeds: int = 3, noise: float = 1.0, rate: float = 0.05, share: float 
                         }
                     )
     return {"tables": {"perplexity": perplexity, "edits": edits}}
+
+
+def _needs(data: dict[str, Any]) -> dict[str, Any]:
+    committed = {"lm_edit": "summary.json", "lm_edit_again": "again.json"}
+    files = {name: json.loads((FOLDER / file).read_text(encoding="utf-8")) for name, file in committed.items()}
+    assert set(lm_claims.NEEDS) == {"lm_iterate", *files}
+    return {"lm_iterate": {"data": data}, **{name: {"data": {"committed": file}} for name, file in files.items()}}
 
 
 def entries(data: dict[str, Any] | None) -> dict[str, Entry]:
@@ -113,16 +121,15 @@ def test_missing_arms_and_missing_result_are_untestable():
 
 
 def test_step_has_the_columns_of_the_claims_step(tmp_path):
-    assert lm_claims.NEEDS == ("lm_iterate",)
-    data = lm_claims.run(lm_claims.CONFIG, {"lm_iterate": {"data": result()}}, tmp_path, lambda share, name: None)
+    data = lm_claims.run(lm_claims.CONFIG, _needs(result()), tmp_path, lambda share, name: None)
     first = next(claim for claim in ledger.CLAIMS if claim.id == "eq-13")
-    assert [list(line) for line in data["tables"]["ledger"]] == [list(row(evaluate(first)))] * 6
+    assert [list(line) for line in data["tables"]["ledger"]] == [list(row(evaluate(first)))] * 12
     assert not set(claims_step.CONFIG["claims"]) & {line["id"] for line in data["tables"]["ledger"]}
     json.dumps(data, allow_nan=False)
 
 
 def test_single_seed_writes_no_infinity(tmp_path):
-    data = lm_claims.run({}, {"lm_iterate": {"data": result(seeds=1)}}, tmp_path, lambda share, name: None)
+    data = lm_claims.run({}, _needs(result(seeds=1)), tmp_path, lambda share, name: None)
     json.dumps(data, allow_nan=False)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -46,7 +47,8 @@ def proposal(prior, corpus):
 def test_probabilities_are_the_models_and_first_tokens_stay(prior, corpus, proposal):
     model = load("tiny").model
     ids = corpus.document(0).astype(int)
-    logits = np.asarray(nnx.jit(type(model).__call__)(model, np.append(prior.tokenizer.end, ids[:-1])[None]))[0]
+    inputs = jnp.asarray(np.append(prior.tokenizer.end, ids[:-1])[None])
+    logits = np.asarray(nnx.jit(type(model).__call__)(model, inputs))[0]
     share = np.exp(logits - logits.max(axis=1, keepdims=True).astype(float))
     share /= share.sum(axis=1, keepdims=True)
     # float32 logits of size ~20: a probability's relative error is their absolute error times a few.

@@ -119,10 +119,10 @@ def _share(token):
 @pytest.mark.parametrize("select", ["at-least", "above", "at-most", "band"])
 def test_selection_at_the_threshold_itself(select):
     token = int(ORDER[2])
-    probability = float(np.asarray(_decide(EditConfig(), token, positions=[1]).probability)[0])
+    probability = np.asarray(_decide(EditConfig(), token, positions=[1]).probability).item()
     # float32 sums of 60 terms: 60 roundings of 2^-24 at most.
     assert probability == pytest.approx(_share(token), rel=60 * 2**-24)
-    below, above = np.nextafter(np.float32(probability), np.float32([0, 1]), dtype=np.float32)
+    below, above = (np.nextafter(np.float32(probability), np.float32(end)) for end in (0, 1))
 
     def selected(threshold, upper=1.0):
         config = EditConfig(select=select, threshold=float(threshold), upper=float(upper))

@@ -15,7 +15,6 @@ import pytest
 from flax import nnx
 
 from lm.data.corpus import Corpus
-from lm.data.packing import windows
 from lm.data.tokenizer import Tokenizer
 from lm.errors import InputError
 from lm.evaluation import scoring
@@ -95,19 +94,6 @@ def test_every_token_is_scored_once_after_its_own_document(corpus, context, stri
             # A later window keeps at least context - stride tokens before its first target.
             assert history >= min(step + 1, context - (stride or context) + 1)
     assert (seen == 1).all()
-
-
-def test_windows_are_those_of_the_unpacked_cut(corpus):
-    for stride in (None, 100):
-        cut = windows(corpus, END, CONTEXT, stride)
-        expected = sorted(row[row >= 0].tolist() for row in cut.place)
-        packed = [
-            block.place[row][(block.segments[row] == number) & (block.place[row] >= 0)].tolist()
-            for block in blocks(corpus, END, CONTEXT, 1024, stride)
-            for row in range(len(block.place))
-            for number in range(block.segments[row].max() + 1)
-        ]
-        assert sorted(packed) == expected
 
 
 def test_packing_wastes_little_and_has_few_shapes():

@@ -17,7 +17,7 @@ from lm.data import packing
 from lm.data.corpus import Corpus
 from lm.data.loader import Batch, Loader, local_rows
 from lm.data.mixture import Mixture, Part, balanced
-from lm.data.packing import Order, Stream, window_blocks, windows
+from lm.data.packing import Order, Stream
 from lm.errors import InputError
 
 END = 60_000
@@ -248,29 +248,3 @@ def test_loader_reads_token_files(tmp_path):
     held = Loader([Part("a", corpus, 1)], **options)
     assert mapped.fingerprint == held.fingerprint
     assert _equal(list(mapped), list(held))
-
-
-@pytest.mark.parametrize("stride", [None, 1, 3, 6])
-@pytest.mark.parametrize("rows", [1, 4, 4096])
-def test_windows_score_every_token_once_after_its_own_document(stride, rows, monkeypatch):
-    monkeypatch.setattr(packing, "GROUP", 4)
-    corpus, T = _corpus([1, 6, 7, 20, 0, 12, 0]), 6
-    cut = windows(corpus, END, T, stride)
-    blocks = list(window_blocks(corpus, END, T, stride, rows))
-    assert all(len(block.inputs) <= rows for block in blocks)
-    for name in ("inputs", "targets", "place"):
-        assert np.array_equal(np.concatenate([getattr(block, name) for block in blocks]), getattr(cut, name))
-    scored = cut.place >= 0
-    assert sorted(cut.place[scored]) == list(range(len(corpus.tokens)))
-    assert np.array_equal(cut.targets[scored], corpus.tokens[cut.place[scored]])
-    for row, column in np.argwhere(scored):
-        place = cut.place[row, column]
-        number = int(np.searchsorted(corpus.starts, place, side="right") - 1)
-        offset = place - corpus.starts[number]
-        seen = cut.inputs[row, : column + 1]
-        whole = np.append(END, corpus.document(number)[:offset].astype(np.int64))
-        assert np.array_equal(seen, whole[-len(seen) :])
-        assert len(seen) >= min(offset + 1, T - (stride or T) + 1)
-    with pytest.raises(InputError, match="stride"):
-        windows(corpus, END, T, 7)
-    assert windows(_corpus([]), END, T).inputs.shape == (0, T)

@@ -1,9 +1,7 @@
 """From documents to the fixed shapes that a model takes: a packed stream to train on, windows to score."""
 
-import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -143,89 +141,3 @@ class Stream:
         """
         ids, segment = self.take(number * context, context + 1)
         return ids[:-1], ids[1:], segment[:-1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Windows:
-    """Windows of single documents in which every token is a scored target exactly once.
-
-    Attributes:
-        inputs: ids, shape (N, T), int32; end-of-text before a document's first token, padding after its last.
-        targets: the next ids, shape (N, T), int32.
-        place: position of each scored target in the corpus' `tokens`, -1 where a target is not scored, (N,
-            T), int64.
-    """
-
-    inputs: np.ndarray
-    targets: np.ndarray
-    place: np.ndarray
-
-
-def windows(corpus: Corpus, end: int, context: int, stride: int | None = None) -> Windows:
-    """Cut each document into windows, all in memory; what `window_blocks` yields, as one block."""
-    blocks = list(window_blocks(corpus, end, context, stride))
-    if not blocks:
-        nothing = np.empty((0, context), np.int32)
-        return Windows(nothing, nothing, nothing.astype(np.int64))
-    return Windows(*(np.concatenate([getattr(block, field.name) for block in blocks]) for field in _FIELDS))
-
-
-_FIELDS = dataclasses.fields(Windows)
-
-
-def window_blocks(
-    corpus: Corpus, end: int, context: int, stride: int | None = None, rows: int = 4096
-) -> Iterator[Windows]:
-    """Cut each document into windows, in the order of the corpus.
-
-    The first window of a document scores its first T tokens after an end-of-text id; each later one scores
-    the next `stride` tokens, and the last one what is left, with as much context before as fits.
-
-    Args:
-        corpus: documents.
-        end: end-of-text id, the context of a document's first token.
-        context: T.
-        stride: targets of a window after the first, in 1..T; T by default, the disjoint windows of Paloma
-            (Magnusson et al. 2023, arXiv 2312.10523).
-        rows: windows of a block at most; memory is in proportion to it, not to the corpus.
-
-    Raises:
-        InputError: a stride outside 1..T.
-    """
-    stride = context if stride is None else stride
-    if not 1 <= stride <= context:
-        raise InputError(f"a stride of {stride} does not fit a context of {context}; use 1 to {context}")
-    for documents in range(0, len(corpus), GROUP):
-        starts = np.asarray(corpus.starts[documents : documents + GROUP + 1])
-        lengths = np.diff(starts)
-        later = -(-np.maximum(lengths - context, 0) // stride)
-        behind = np.cumsum(np.where(lengths > 0, 1 + later, 0))  # windows up to and with each document
-        for block in range(0, int(behind[-1]), rows):
-            window = np.arange(block, min(block + rows, int(behind[-1])))
-            document = np.searchsorted(behind, window, side="right")
-            rank = window - behind[document] + 1 + later[document]  # of the window in its document
-            done = np.where(rank > 0, context + (rank - 1) * stride, 0)
-            until = np.minimum(lengths[document], context + rank * stride)
-            yield _cut(corpus, starts[document], lengths[document], done, until, end, context)
-            corpus.release()
-
-
-def _cut(
-    corpus: Corpus,
-    origin: np.ndarray,
-    length: np.ndarray,
-    done: np.ndarray,
-    until: np.ndarray,
-    end: int,
-    context: int,
-) -> Windows:
-    """Return the windows that score the targets from `done` to `until` of documents at `origin`, each (N,)."""
-    first = np.maximum(until - context, 0)  # the first target that the window holds
-    target = first[:, None] + np.arange(context)
-    held = target < until[:, None]
-    place = origin[:, None] + np.minimum(target, length[:, None] - 1)
-    targets = np.where(held, corpus.tokens[place], end).astype(np.int32)
-    previous = np.where(target > 0, corpus.tokens[np.maximum(place - 1, 0)], end)
-    inputs = np.where(held, previous, end).astype(np.int32)
-    scored = held & (target >= done[:, None])
-    return Windows(inputs, targets, np.where(scored, place, -1))

@@ -13,7 +13,7 @@ from lm.editing.documents import DocumentEncoder, TokenizedDocument
 from lm.editing.prior import Prior, decisions, probabilities
 from lm.editing.statistics import sampled
 
-FIRST = 1 << 14  # tokens of the first batch
+FIRST = 1 << 16  # tokens of the first batch: what the last block of each length lacks is then little
 SECONDS = 4.0  # that a batch should take, so that progress is seen; what is decided does not depend on it
 
 
@@ -75,18 +75,16 @@ class Editor:
 
     def _decide(self, batch: list[TokenizedDocument]) -> list[Edit]:
         closely = [sampled(document.key, self._sample) for document in batch]
-        found: list[Edit] = []
-        for wanted in (False, True):
-            chosen = [document for document, close in zip(batch, closely, strict=True) if close == wanted]
-            if not chosen:
-                continue
-            made = decisions(self._prior, chosen, self._config, full=wanted)
-            afters = self._after(chosen, made) if wanted else [None] * len(chosen)
-            found += map(Edit, chosen, made, afters)
-        others, sample = iter(found), iter(found[closely.count(False) :])
-        return [next(sample if close else others) for close in closely]
+        # One pass for all: few documents alone would leave most of each length's last block empty.
+        made = decisions(self._prior, batch, self._config, full=closely)
+        pairs = [pair for pair, close in zip(zip(batch, made, strict=True), closely, strict=True) if close]
+        afters = iter(self._after(*zip(*pairs, strict=True)) if pairs else [])
+        return [
+            Edit(document, one, next(afters) if close else None)
+            for document, one, close in zip(batch, made, closely, strict=True)
+        ]
 
-    def _after(self, documents: list[TokenizedDocument], made: Sequence[Decisions]) -> list[np.ndarray]:
+    def _after(self, documents: Sequence[TokenizedDocument], made: Sequence[Decisions]) -> list[np.ndarray]:
         texts = [edited_text(*pair, self._prior.tokenizer) for pair in zip(documents, made, strict=True)]
         return list(probabilities(self._prior, self._encoder(texts, [document.key for document in documents])))
 

@@ -13,8 +13,8 @@ CONFIG: dict[str, Any] = {
     "prior": "smollm2",
     "sources": ["sotu", "novels", "python"],
     "split": "test",
-    "characters": 5000,
-    "documents": 2,  # a source
+    "characters": 2500,
+    "documents": 1,  # a source
     "presets": ["paper", "released"],
     "generations": 2,
 }
