@@ -62,7 +62,7 @@ def peak(megabytes: int) -> dict[str, float]:
 
     from lm.data.corpus import Writer, read
     from lm.data.mixture import Mixture, Part
-    from lm.data.packing import window_blocks
+    from lm.evaluation.windows import blocks
 
     def now() -> float:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -86,7 +86,7 @@ def peak(megabytes: int) -> dict[str, float]:
             mixture[row]
         found["rows_per_second"] = len(range(0, rows, max(rows // 4000, 1))) / (time.perf_counter() - start)
         found["rows"] = now()
-        for _ in window_blocks(corpus, 50_000, 1024, rows=256):
+        for _ in blocks(corpus, 50_000, 1024, 1 << 18):
             pass
         found["windows"] = now()
     return found

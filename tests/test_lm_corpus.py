@@ -282,7 +282,7 @@ import pathlib, sys
 import numpy as np
 from lm.data.corpus import Writer, digest, read
 from lm.data.mixture import Mixture, Part
-from lm.data.packing import window_blocks
+from lm.evaluation.windows import blocks
 
 def peak():
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
@@ -302,7 +302,7 @@ def fill(name, batches):
     rows = 2 * len(corpus.tokens) // 1024
     for row in range(0, rows, max(rows // 5000, 1)):
         mixture[row]
-    for block in window_blocks(corpus, 50_000, 1024, rows=256):
+    for block in blocks(corpus, 50_000, 1024, 1 << 18):
         pass
 
 fill("small", int(sys.argv[2]) // 4)
