@@ -1,10 +1,10 @@
-"""The committed results of editing: 350,000 tokens of three domains with SmolLM2, and generations of edits.
+"""The committed results of editing: a million tokens of five domains with SmolLM2, and generations of edits.
 
-`python -m paper.full_editing` makes the files of paper/results/editing again (a quarter of an hour on two cores;
-killed, it goes on inside the edit). The edit is that of
+`python -m paper.full_editing` makes the files of paper/results/editing again (half an hour on two cores; killed, it goes on
+inside the edit). The edit is that of
 
-    toedit edit source:scripture source:biomedical source:security --split test \
-      --preset released --stats 0.03 --out results/full/edited
+    toedit edit source:sotu source:legal source:scripture source:biomedical source:security --split test \
+      --preset released --stats 0.02 --out results/full/edited
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from paper.steps.lm_edit import beginnings
 OUT = Path("results/full/edited")
 FOLDER = ROOT / "paper" / "results" / "editing"
 PRIOR, SEED, SPLIT = "smollm2", 0, "test"
-DOMAINS = ("scripture", "biomedical", "security")
-SAMPLE, VERIFIED = 0.03, 20
+DOMAINS = ("sotu", "legal", "scripture", "biomedical", "security")
+SAMPLE, VERIFIED = 0.02, 20
 # The generations: beginnings of documents of these domains.
 AGAIN = ("sotu", "novels", "python")
 DOCUMENTS, CHARACTERS, GENERATIONS = 3, 3500, 2
