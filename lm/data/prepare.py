@@ -42,7 +42,7 @@ class Prepared:
     about: dict[str, dict[str, Any]]
 
 
-def _first_tokens(corpus: Corpus, budget: int) -> Corpus:
+def first_tokens(corpus: Corpus, budget: int) -> Corpus:
     """Return documents of a corpus in the order of their ids' hashes until they hold `budget` tokens."""
     order = sorted(range(len(corpus)), key=lambda number: hashlib.sha256(corpus.ids[number].encode()).digest())
     total = np.cumsum(corpus.lengths[order])
@@ -61,7 +61,7 @@ def _make(config: Mapping[str, Any], folder: pathlib.Path) -> None:
         parts, by_domain = [], {}
         for name, chosen in documents.items():
             kept = [document for document in chosen if document.split == split]
-            part = _first_tokens(from_documents(kept, tokenizer), budget)
+            part = first_tokens(from_documents(kept, tokenizer), budget)
             parts.append(part)
             by_domain[name] = _summary(kept, part)
         about = {"config": dict(config), "tokenizer_sha256": tokenizer.sha256, "domains": by_domain}

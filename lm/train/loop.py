@@ -72,6 +72,7 @@ def train(
     weights: tuple[str, Decoder] | None = None,
     tensorboard: bool = False,
     peak: float | None = None,
+    observe: tuple[Sequence[int], Callable[[int, Decoder], None]] | None = None,
 ) -> Decoder:
     """Train a decoder.
 
@@ -89,6 +90,8 @@ def train(
         weights: name and model to start from instead of random weights.
         tensorboard: whether to write TensorBoard's event files too.
         peak: FLOP/s of all devices together, for the utilisation in speed.jsonl.
+        observe: after these updates, a function is given the number of the update and the model; a run that goes on
+            from a checkpoint does not repeat those before it, so what it finds is to be kept by then.
 
     Returns:
         The trained decoder, its parameters on the mesh.
@@ -147,6 +150,8 @@ def train(
             told = fetch()
             stop = told if jax.process_count() > 1 else listener.number > 0
             pending = (step, measures)
+            if observe and step in observe[0]:
+                observe[1](step, Decoder(model, state.parameters))
             if checkpoints and (stop or step == config.steps or step % config.save_every == 0):
                 fetch()  # what is saved must be finite, and the metrics complete
                 checkpoints.save(step, state, {"data": loader.get_state(), "metrics": recorder.note()})

@@ -36,13 +36,23 @@ def smollm2(_: Sequence[Path]) -> Iterator[Extract]:
     Raises:
         InputError: the file is missing or damaged.
     """
+    for record in _smollm2_records():
+        yield Extract(record["id"], "", record["text"])
+
+
+def smollm2_prompts() -> list[str]:
+    """Return what the model was asked for each document of that corpus; raises InputError as `smollm2` does."""
+    return [record["prompt"] for record in _smollm2_records()]
+
+
+def _smollm2_records() -> Iterator[dict[str, str]]:
     if not SMOLLM2_CORPUS.is_file():
         raise InputError(f"the corpus {SMOLLM2_CORPUS.name} of this project is not there; install the project again")
     try:
         with zstandard.open(SMOLLM2_CORPUS, "rt", encoding="utf-8", newline="\n") as file:
             for line in file:
                 record = json.loads(line)
-                yield Extract(record["id"], "", record["text"])
+                yield {name: record[name] for name in ("id", "text", "prompt")}
     except (OSError, zstandard.ZstdError, ValueError, KeyError) as error:
         raise InputError(
             f"the corpus {SMOLLM2_CORPUS.name} of this project cannot be read ({error}); install the project again"

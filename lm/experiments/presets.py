@@ -1,0 +1,216 @@
+"""Sizes of the experiments: laptop (minutes on two cores), gpu (one card), paper (the paper's own)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from lm.errors import InputError
+from lm.model.config import ModelConfig
+from lm.model.presets import preset
+from lm.train.config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """What is trained and evaluated on.
+
+    Attributes:
+        trained: human sources to train on, the same number of tokens of each.
+        held_out: human sources to evaluate on only.
+        synthetic: source that a model wrote.
+        vocabulary: ids of the tokenizer, which is learned on the human training text.
+        train_tokens: of each human source; the synthetic one has as many as all human ones together.
+        test_tokens: of each source.
+        passage: characters of a document at most; longer ones are cut at paragraphs and sentences.
+    """
+
+    trained: tuple[str, ...]
+    held_out: tuple[str, ...]
+    synthetic: str
+    vocabulary: int
+    train_tokens: int
+    test_tokens: int
+    passage: int
+
+    def __post_init__(self):
+        """Check the counts; raises InputError."""
+        if not self.trained or len({*self.trained, *self.held_out}) != len(self.trained) + len(self.held_out):
+            raise InputError("an experiment needs different sources to train on and to hold out; change them")
+        if self.train_tokens < 1 or self.test_tokens < 1 or self.passage < 1:
+            raise InputError("train_tokens, test_tokens and passage must be at least 1; raise them")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """All that the models of an experiment have in common.
+
+    Attributes:
+        texts: to train and evaluate on.
+        model: name of a preset of `lm.model.presets`.
+        changes: of its sizes.
+        steps: updates of each model: the same number of tokens for all.
+        batch: rows of `context` tokens an update.
+        learning_rate: at its peak, chosen on the human text and held for all.
+        evaluations: how often the test text is scored in a run, at equal distances, the last at its end.
+        prior: of edits that are not made by the model's own predecessor.
+        candidates: k of the redraw.
+        edit_share: of the tokens that `iterate` selects in each generation, the most confident ones.
+    """
+
+    texts: Texts
+    model: str
+    changes: Mapping[str, Any]
+    steps: int
+    batch: int
+    learning_rate: float
+    evaluations: int
+    prior: str
+    candidates: int
+    edit_share: float
+
+    def config(self) -> ModelConfig:
+        """Return the sizes of the models."""
+        return preset(self.model, vocabulary=self.texts.vocabulary, **self.changes)
+
+    def training(self, seed: int) -> TrainConfig:
+        """Return the settings of a run."""
+        return TrainConfig(
+            self.steps,
+            self.batch,
+            self.learning_rate,
+            warmup=max(1, self.steps // 10),
+            seed=seed,
+            save_every=max(1, self.steps // self.evaluations),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the setup as JSON has it; `from_json` reads it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Setup":
+        """Return the setup that `to_json` wrote (JSON's lists become tuples)."""
+        texts = dict(data["texts"])
+        texts |= {name: tuple(texts[name]) for name in ("trained", "held_out")}
+        return cls(**{**data, "texts": Texts(**texts)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A size of all experiments.
+
+    Attributes:
+        setup: of the models.
+        seeds: each is a whole replication: weights, order of the documents, samples, random positions.
+        shares: of synthetic text in `mixture`, percent.
+        generations: of `iterate`.
+        rates: effective edit rates of the dose-response in `edited`, percent.
+        machine: what it is meant for.
+        runs_here: whether `toedit experiment` runs it; the largest is a plan with its commands.
+    """
+
+    setup: Setup
+    seeds: tuple[int, ...]
+    shares: tuple[int, ...]
+    generations: int
+    rates: tuple[float, ...]
+    machine: str
+    runs_here: bool = True
+
+
+_HUMAN = ("sotu", "novels", "drama", "encyclopedia")
+_HELD_OUT = (
+    "federalist",
+    "scripture",
+    "security",
+    "biomedical",
+    "mathematics",
+    "conventions",
+    "verse",
+    "news",
+    "brown",
+)
+_SHARES, _RATES = (0, 25, 50, 75, 100), (0.03, 0.2, 1.0, 5.0, 20.0)
+
+PRESETS: dict[str, Preset] = {
+    # Width, depth and learning rate: chosen once on the validation text of sotu and novels, for 15 seconds a model on
+    # one core, before any experiment (width 64, 2 layers, 6e-3: perplexities 75 and 94; 3e-3: 88, 102; 1.2e-2: 120,
+    # 126; 3 layers: 82, 99; width 96, 3 layers, 4e-3: 251, 232; width 128, 4e-3: 131, 137), and held for all arms.
+    "laptop": Preset(
+        Setup(
+            Texts(_HUMAN, _HELD_OUT, "smollm2-corpus", 1024, 50_000, 8_000, 320),
+            "tiny",
+            {},
+            steps=400,
+            batch=8,
+            learning_rate=6e-3,
+            evaluations=2,
+            prior="smollm2",
+            candidates=8,
+            edit_share=0.125,
+        ),
+        seeds=(0, 1, 2),
+        shares=_SHARES,
+        generations=5,
+        rates=_RATES,
+        machine="2 CPU cores",
+    ),
+    # GPT-2's sizes and its usual learning rate; 50 million tokens a model, twice over 25 million. GPT-2's own
+    # vocabulary is not among the packages that `toedit fetch` reads: one of the same order is learned.
+    "gpu": Preset(
+        Setup(
+            Texts(
+                (*_HUMAN, "reviews", "dictionary", "legal", "api-docs", "python"),
+                _HELD_OUT,
+                "champ",
+                16_384,
+                2_800_000,
+                50_000,
+                3_000,
+            ),
+            "gpt2-124m",
+            {},
+            steps=1526,
+            batch=32,
+            learning_rate=6e-4,
+            evaluations=2,
+            prior="smollm2",
+            candidates=8,
+            edit_share=0.125,
+        ),
+        seeds=(0,),
+        shares=_SHARES,
+        generations=5,
+        rates=_RATES,
+        machine="one NVIDIA H200",
+    ),
+    # 8.4 billion unique tokens, five times: 42 billion a model (the paper, sections 2 and 4); sources are the hub's.
+    "paper": Preset(
+        Setup(
+            Texts(("hf:allenai/dolma",), ("hf:allenai/paloma",), "hf:HuggingFaceTB/cosmopedia", 50_257, 8_400_000_000,
+                  10_000_000, 1_000_000),
+            "gpt2-124m",
+            {},
+            steps=80_109,
+            batch=512,
+            learning_rate=6e-4,
+            evaluations=5,
+            prior="llama3-8b",
+            candidates=8,
+            edit_share=0.125,
+        ),
+        seeds=(0, 1, 2),
+        shares=_SHARES,
+        generations=5,
+        rates=_RATES,
+        machine="a cluster of NVIDIA H100",
+        runs_here=False,
+    ),
+}  # fmt: skip
+
+
+def find_preset(name: str) -> Preset:
+    """Return a preset by name; raises InputError for an unknown one."""
+    if name not in PRESETS:
+        raise InputError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,187 @@
+"""Make the nodes of a graph, a process a core: each process takes the first node that is ready and that nobody has.
+
+Claims are locks on files, which the system frees when a process ends, however it ends; what is finished is in the
+folder. So a run that was killed goes on by the same command, with the same bytes.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from lm.errors import InputError
+from lm.experiments import graph
+from lm.experiments.nodes import Made, Stage
+from lm.experiments.presets import Setup
+from lm.experiments.texts import prepare
+from lm.memory import keep_freed_memory
+
+CONFIG = "config.json"
+GRAPH = "graph.json"
+PROGRESS = "progress"
+REFUSED = 2  # exit code of a worker that was given something it cannot use
+WAIT = 0.3  # seconds between looks at the folder
+
+
+def open_folder(folder: pathlib.Path, setup: Setup) -> None:
+    """Make the folder of a setup's experiments, or check that it is one.
+
+    Raises:
+        InputError: the folder is of another setup, or cannot be written.
+    """
+    path, given = folder / CONFIG, setup.to_json()
+    try:
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(path, given)
+        elif json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(given)):
+            raise InputError(f"{folder} holds experiments of another configuration; choose another folder")
+    except ValueError as error:
+        raise InputError(f"{path} is damaged; remove the folder and start again") from error
+    except OSError as error:
+        raise InputError(f"{folder} cannot be used ({error.strerror}); choose another folder") from error
+
+
+def _write(path: pathlib.Path, data: object) -> None:
+    beside = path.with_name(f".{path.name}")
+    beside.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    beside.replace(path)
+
+
+def make(
+    wanted: Sequence[Made],
+    folder: pathlib.Path,
+    setup: Setup,
+    progress: Callable[[float, str], None] = lambda share, message: None,
+    processes: int | None = None,
+) -> Stage:
+    """Make nodes and all that they are made of.
+
+    Args:
+        wanted: nodes.
+        folder: of `setup`'s experiments.
+        setup: of all models.
+        progress: told of the share done.
+        processes: at a time; one a core by default.
+
+    Returns:
+        The stage on which they are.
+
+    Raises:
+        InputError: what a node cannot use.
+        RuntimeError: a fault in a worker, with what it said.
+    """
+    open_folder(folder, setup)
+    progress(0.0, "preparing the text")
+    stage = Stage(folder, setup, prepare(setup.texts))
+    todo = graph.made(wanted)
+    _write(folder / GRAPH, graph.to_json(wanted))
+    left = sum(not stage.finished(node) for node in todo)
+    count = min(processes or os.cpu_count() or 1, left)
+    environment = dict(os.environ)
+    if count > 1:
+        # One core a process: threads of several processes would wait for each other.
+        environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    running: list[tuple[subprocess.Popen[bytes], pathlib.Path]] = []
+    try:
+        for number in range(count):
+            log = folder / f"worker{number}.log"  # a file: a full pipe would stop the worker
+            with log.open("wb") as errors:
+                command = [sys.executable, "-m", "lm.experiments.workers", str(folder), str(os.getpid())]
+                running.append((subprocess.Popen(command, env=environment, stderr=errors), log))
+        while running:
+            time.sleep(WAIT)
+            for worker, log in [one for one in running if one[0].poll() is not None]:
+                running.remove((worker, log))
+                _check_exit(worker.returncode, log.read_text(encoding="utf-8", errors="replace"))
+            states = [_state(stage, node) for node in todo]
+            done = sum(state == 1.0 for state in states)
+            progress(sum(states) / len(todo), f"{done} of {len(todo)} corpora and models made")
+    finally:
+        for worker, _ in running:
+            worker.kill()
+            worker.wait()
+    return stage
+
+
+def _check_exit(code: int, errors: str) -> None:
+    """Raise what a worker's exit code says: 2 is input it could not use, anything else a fault."""
+    if code == REFUSED:
+        raise InputError(errors.strip().splitlines()[-1])
+    if code < 0:
+        raise RuntimeError(f"a worker was ended by signal {-code} (out of memory?); run it again to go on")
+    if code:
+        raise RuntimeError(errors)
+
+
+def _state(stage: Stage, node: Made) -> float:
+    if stage.finished(node):
+        return 1.0
+    try:
+        return float((stage.place(node) / PROGRESS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0.0
+
+
+@contextlib.contextmanager
+def _claimed(folder: pathlib.Path) -> Iterator[bool]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".claim").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _work(folder: pathlib.Path, parent: int) -> None:
+    """Take nodes until all are made, or the process that asked for them is gone."""
+    setup = Setup.from_json(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    stage = Stage(folder, setup, prepare(setup.texts))
+    data = json.loads((folder / GRAPH).read_text(encoding="utf-8"))
+    todo = [node for node in graph.from_json(data).values() if isinstance(node, Made)]
+    parts = {node.key: graph.made([node])[:-1] for node in todo}
+    while todo:
+        todo = [node for node in todo if not stage.finished(node)]
+        took = False
+        for node in todo:
+            if all(stage.finished(part) for part in parts[node.key]):
+                with _claimed(stage.place(node)) as mine:
+                    took = mine and not stage.finished(node)
+                    if took:
+                        node.make(stage, _reporter(stage.place(node), parent))
+                if took:
+                    break
+        if not took:
+            _check_parent(parent)
+            time.sleep(WAIT)
+
+
+def _check_parent(parent: int) -> None:
+    if os.getppid() != parent:
+        raise SystemExit(1)  # the run was killed: it goes on from what is there when started again
+
+
+def _reporter(folder: pathlib.Path, parent: int) -> Callable[[float, str], None]:
+    def progress(share: float, message: str) -> None:
+        del message
+        _check_parent(parent)
+        (folder / PROGRESS).write_text(f"{0.9 * share:.3f}", encoding="utf-8")
+
+    return progress
+
+
+if __name__ == "__main__":
+    keep_freed_memory()
+    try:
+        _work(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(REFUSED)
