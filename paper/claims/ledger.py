@@ -1,4 +1,4 @@
-"""All claims in one place that need no result file; those about the language models are in `paper.claims.lm`."""
+"""All claims in one place that need no result file; others are in `experiments` and `editing`, beside it."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches

@@ -1,11 +1,8 @@
 """`toedit claims`: check every claim of the paper and every result of this work."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-
-from paper.errors import InputError
 
 STYLE = {"holds": "green", "holds under a condition": "yellow", "fails": "red", "untestable here": "dim"}
 
@@ -15,7 +12,7 @@ class Claims:
     """Check the ledger: every numbered statement of sections 4 and A of the paper and every result of this work.
 
     Verdicts are computed from exact arithmetic, exact engines and literal simulations; those about language models
-    from the result of `toedit reproduce`. The exit code is 1 if something that this work asserts, a correction
+    from the committed results of the experiments. The exit code is 1 if something that this work asserts, a correction
     included, does not hold. Example:
     `toedit claims --only theorem-1 theorem-2 --json ledger.json`.
     """
@@ -28,8 +25,6 @@ class Claims:
     """Write entries and every comparison with its numbers to this file."""
     csv: Path | None = None
     """Write the ledger as a table."""
-    results: Path = Path("results")
-    """Folder of `toedit reproduce`; without a result of lm_iterate the entries about language models are untestable."""
 
     def run(self) -> int:
         """Check, print, and return the exit code."""
@@ -43,19 +38,22 @@ def run(args: Claims) -> int:
         1 if a claim or a correction of this work does not hold, else 0.
 
     Raises:
-        InputError: an unknown id, an output file that cannot be written, a damaged result of lm_iterate.
+        InputError: an unknown id, an output file that cannot be written, a committed result that is missing or damaged.
     """
     from rich.console import Console
     from rich.progress import Progress
 
-    from paper.claims import ledger, lm
+    from lm.experiments.designs import EXPERIMENTS
+    from paper.claims import experiments, ledger
     from paper.claims.table import as_data, evaluate_all
     from paper.results import check_writable, record, write_csv, write_record
+    from paper.steps.lm_experiments import committed
 
     for path in (args.json, args.csv):
         if path is not None:
             check_writable(path)
-    claims = ledger.select((*ledger.CLAIMS, *lm.claims(read_lm(args.results))), args.only, args.owner)
+    measured = experiments.claims({name: committed(name) for name in EXPERIMENTS})
+    claims = ledger.select((*ledger.CLAIMS, *measured), args.only, args.owner)
     console = Console()
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("claims", total=len(claims))
@@ -69,24 +67,6 @@ def run(args: Claims) -> int:
     console.print(table(data["tables"]["ledger"]))
     console.print(data["summary"], highlight=False)
     return 1 if data["broken"] else 0
-
-
-def read_lm(results: Path) -> dict[str, Any] | None:
-    """Return the data of the step lm_iterate, None where it has not been run.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    path = results / "lm_iterate" / "result.json"
-    if not path.exists():
-        return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))["data"]
-        if not {"perplexity", "edits"} <= data["tables"].keys():
-            raise KeyError("tables")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged; delete it and run `make reproduce`") from error
-    return data
 
 
 def table(rows: list[dict[str, Any]]) -> Any:

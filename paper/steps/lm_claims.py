@@ -4,12 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paper.claims import editing, lm
+from lm.experiments.tables import LEVEL, UNTESTABLE
+from paper.claims import editing, experiments
 from paper.claims.table import as_data, evaluate_all
 
-CONFIG: dict[str, Any] = {"seed": None, "level": lm.LEVEL, "least_rate": lm.LEAST_RATE}
+CONFIG: dict[str, Any] = {"seed": None, "level": LEVEL, "least_rate": UNTESTABLE}
 SECONDS = 1.0
-NEEDS: tuple[str, ...] = ("lm_iterate", "lm_edit", "lm_edit_again")
+NEEDS: tuple[str, ...] = ("lm_experiments", "lm_edit", "lm_edit_again")
 
 
 def run(
@@ -21,5 +22,5 @@ def run(
     """Evaluate the entries; return summary, counts and tables with the columns of the step `claims`."""
     del config, folder
     committed = {"edit": needs["lm_edit"]["data"]["committed"], "again": needs["lm_edit_again"]["data"]["committed"]}
-    claims = (*lm.claims(needs["lm_iterate"]["data"]), *editing.claims(committed))
+    claims = (*experiments.claims(needs["lm_experiments"]["data"]["committed"]), *editing.claims(committed))
     return as_data(evaluate_all(claims, lambda index, claim: progress(index / len(claims), claim.id)))
