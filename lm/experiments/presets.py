@@ -83,6 +83,11 @@ class Setup:
             save_every=max(1, self.steps // self.evaluations),
         )
 
+    def changed(self, **changes: Any) -> "Setup":
+        """Return the setup with some fields changed; "texts" are changes of the texts."""
+        texts = dataclasses.replace(self.texts, **changes.pop("texts", {}))
+        return dataclasses.replace(self, texts=texts, **changes)
+
     def to_json(self) -> dict[str, Any]:
         """Return the setup as JSON has it; `from_json` reads it."""
         return dataclasses.asdict(self)
@@ -107,6 +112,9 @@ class Preset:
         rates: effective edit rates of the dose-response in `edited`, percent.
         machine: what it is meant for.
         runs_here: whether `toedit experiment` runs it; the largest is a plan with its commands.
+        devices: over which a batch is cut.
+        variants: changes of the setup by experiment and by name of the variant, for experiments of other models or
+            lengths; each variant has a folder of its own.
     """
 
     setup: Setup
@@ -116,6 +124,15 @@ class Preset:
     rates: tuple[float, ...]
     machine: str
     runs_here: bool = True
+    devices: int = 1
+    variants: Mapping[str, Mapping[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
+
+    def sizes(self, experiment: str) -> dict[str, "Preset"]:
+        """Return the preset at each size that an experiment is made at, by name; "" is the preset's own."""
+        return {
+            name: dataclasses.replace(self, setup=self.setup.changed(**changes))
+            for name, changes in self.variants.get(experiment, {"": {}}).items()
+        }
 
 
 _HUMAN = ("sotu", "novels", "drama", "encyclopedia")
@@ -130,20 +147,27 @@ _HELD_OUT = (
     "news",
     "brown",
 )
+# Half of GPT-2's width and depth: whether collapse depends on the size of the model.
+_SMALLER = {"compute": "bfloat16", "width": 384, "layers": 6, "heads": 6, "hidden": 1536}
+# Rows of OLMo's context, as many tokens an update; its vocabulary.
+_OLMO: dict[str, Any] = {"batch": 256, "texts": {"vocabulary": 50_304}}
 _SHARES, _RATES = (0, 25, 50, 75, 100), (0.03, 0.2, 1.0, 5.0, 20.0)
 
 PRESETS: dict[str, Preset] = {
-    # Width, depth and learning rate: chosen once on the validation text of sotu and novels, for 15 seconds a model on
-    # one core, before any experiment (width 64, 2 layers, 6e-3: perplexities 75 and 94; 3e-3: 88, 102; 1.2e-2: 120,
-    # 126; 3 layers: 82, 99; width 96, 3 layers, 4e-3: 251, 232; width 128, 4e-3: 131, 137), and held for all arms.
+    # Chosen once, on the human text alone (validation documents of the four trained domains; seeds 10 to 12, which no
+    # experiment uses), before any arm at this size: mean loss in nats and its standard deviation over seeds.
+    #   width 64, batch 8, rate 6e-3: 5.04, .18;  batch 4: 4.60, .18;  1e-2: 5.01, .19;  3e-3: 4.57, .04;
+    #   one layer, 6e-3: 4.85, .12;  width 96, batch 4, 3e-3: 4.44, .05 (two seeds);
+    #   width 128, batch 4, 3e-3: 4.29, .007 (taken);  with 600 updates: 4.69, .14;  and 4e-3: 4.79, .04 (two seeds).
+    # Runs of the first of these, begun before this table was made, were stopped: its seeds differed by more than arms.
     "laptop": Preset(
         Setup(
             Texts(_HUMAN, _HELD_OUT, "smollm2-corpus", 1024, 50_000, 8_000, 320),
             "tiny",
-            {},
-            steps=400,
-            batch=8,
-            learning_rate=6e-3,
+            {"width": 128, "heads": 4, "hidden": 384},
+            steps=800,
+            batch=4,
+            learning_rate=3e-3,
             evaluations=2,
             prior="smollm2",
             candidates=8,
@@ -169,7 +193,7 @@ PRESETS: dict[str, Preset] = {
                 3_000,
             ),
             "gpt2-124m",
-            {},
+            {"compute": "bfloat16"},
             steps=1526,
             batch=32,
             learning_rate=6e-4,
@@ -183,19 +207,28 @@ PRESETS: dict[str, Preset] = {
         generations=5,
         rates=_RATES,
         machine="one NVIDIA H200",
+        # Each experiment within half an hour: 8 and 5 million tokens a model, again twice over half as many.
+        variants={
+            "edited": {"8M-tokens": {"steps": 244, "texts": {"train_tokens": 450_000}}},
+            "iterate": {
+                "5M-tokens": {"steps": 153, "texts": {"train_tokens": 280_000}},
+                "5M-tokens-17m": {"steps": 153, "texts": {"train_tokens": 280_000}, "changes": _SMALLER},
+            },
+        },
     ),
     # 8.4 billion unique tokens, five times: 42 billion a model (the paper, sections 2 and 4); sources are the hub's.
+    # Chosen here: half a million tokens an update, and the learning rates.
     "paper": Preset(
         Setup(
-            Texts(("hf:allenai/dolma",), ("hf:allenai/paloma",), "hf:HuggingFaceTB/cosmopedia", 50_257, 8_400_000_000,
-                  10_000_000, 1_000_000),
+            Texts(("hub:allenai/dolma",), ("hub:allenai/paloma",), "hub:HuggingFaceTB/cosmopedia", 50_257,
+                  8_400_000_000, 10_000_000, 1_000_000),
             "gpt2-124m",
-            {},
+            {"compute": "bfloat16"},
             steps=80_109,
             batch=512,
             learning_rate=6e-4,
             evaluations=5,
-            prior="llama3-8b",
+            prior="hf:meta-llama/Meta-Llama-3-8B",
             candidates=8,
             edit_share=0.125,
         ),
@@ -205,6 +238,27 @@ PRESETS: dict[str, Preset] = {
         rates=_RATES,
         machine="a cluster of NVIDIA H100",
         runs_here=False,
+        devices=64,
+        variants={
+            "mixture": {
+                "gpt2-124m": {},
+                # Table 14: one epoch. No configuration is published: see `lm.model.presets`.
+                "olmo-237m": {**_OLMO, "model": "olmo-237m", "steps": 16_022, "evaluations": 1},
+            },
+            # Table 2: a sample of 6 billion tokens, once; OLMo-1B's learning rate (Groeneveld et al. 2024).
+            "edited": {
+                "olmo-1b": {
+                    **_OLMO,
+                    "model": "olmo-1b",
+                    "steps": 11_445,
+                    "evaluations": 1,
+                    "learning_rate": 4e-4,
+                    "texts": {"vocabulary": 50_304, "train_tokens": 6_000_000_000},
+                }
+            },
+            # Not in the paper: one epoch a generation.
+            "iterate": {"gpt2-124m-8.4B": {"steps": 16_022, "evaluations": 1}},
+        },
     ),
 }  # fmt: skip
 
