@@ -7,10 +7,14 @@ LOCK := $(VENV)/bin/pip-compile -q --strip-extras --allow-unsafe --generate-hash
 # Tests and steps use what is installed in .venv, never what the caller's environment offers.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: reproduce test check verify test-peers bench paper lock clean
+.PHONY: reproduce reproduce-full test check verify test-peers bench paper lock clean
 
 reproduce: $(VENV)/installed
 	$(TOEDIT) reproduce
+
+# The committed results that `make reproduce` shows beside its live ones (an hour; killed, it goes on where it was).
+reproduce-full: $(VENV)/installed
+	$(VENV)/bin/python -m paper.full_experiments
 
 test: $(VENV)/installed
 	$(VENV)/bin/pytest -n 2 --dist loadfile

@@ -1,7 +1,7 @@
 """The committed results of editing: a million tokens of five domains with SmolLM2, and generations of edits.
 
-`python -m paper.full_editing` makes the files of paper/results/editing again (half an hour on two cores; killed, it goes on
-inside the edit). The edit is that of
+`python -m paper.full_editing` makes the files of paper/results/editing again (half an hour on two cores; killed,
+it goes on inside the edit). The edit is that of
 
     toedit edit source:sotu source:legal source:scripture source:biomedical source:security --split test \
       --preset released --stats 0.02 --out results/full/edited

@@ -36,15 +36,16 @@ def open_folder(folder: pathlib.Path, setup: Setup) -> None:
     """
     path, given = folder / CONFIG, setup.to_json()
     try:
-        if not path.exists():
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if found is None:
             folder.mkdir(parents=True, exist_ok=True)
             _write(path, given)
-        elif json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(given)):
-            raise InputError(f"{folder} holds experiments of another configuration; choose another folder")
     except ValueError as error:
         raise InputError(f"{path} is damaged; remove the folder and start again") from error
     except OSError as error:
         raise InputError(f"{folder} cannot be used ({error.strerror}); choose another folder") from error
+    if found is not None and found != json.loads(json.dumps(given)):
+        raise InputError(f"{folder} holds experiments of another configuration; choose another folder")
 
 
 def _write(path: pathlib.Path, data: object) -> None:

@@ -22,7 +22,7 @@ STEPS = (
     "lm_edit",
     "lm_edit_again",
     "lm_train",
-    "lm_iterate",
+    "lm_experiments",
     "lm_claims",
     "figures",
     "report",

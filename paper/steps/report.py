@@ -27,7 +27,7 @@ NEEDS = (
     "lm_data",
     "lm_smollm2",
     "lm_train",
-    "lm_iterate",
+    "lm_experiments",
     "lm_claims",
     "figures",
 )

@@ -1,0 +1,142 @@
+"""The experiments on synthetic data: a part of each made live, the whole from committed results.
+
+Live: the mixture at three shares of the external synthetic text and three seeds; three generations of two rules and
+three seeds; and one model of the experiment on edited text, chosen by the hash of the commit. Each is compared with
+the committed result: a new replication lies inside the prediction interval 95 times in 100.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import t as student
+
+from lm.experiments.designs import EXPERIMENTS, Cell, edited, iterate, mixture
+from lm.experiments.presets import Preset, find_preset
+from lm.experiments.tables import LEVEL, tables
+from lm.experiments.workers import make
+from paper.beside import beside
+from paper.errors import InputError
+from paper.results import ROOT, git
+
+COMMITTED = ROOT / "paper" / "results" / "experiments" / "laptop"
+CONFIG: dict[str, Any] = {
+    "seed": 0,
+    "preset": "laptop",
+    "mixture_shares": [0, 50, 100],
+    "iterate_rules": ["replace", "edit"],
+    "iterate_generations": 3,
+    "committed": {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+        for name in EXPERIMENTS
+        for path in (COMMITTED / f"{name}.json",)
+    },
+}
+SECONDS = 480.0
+CORES = 2  # it starts a process a core itself
+NEEDS: tuple[str, ...] = ()
+
+
+def committed(name: str) -> dict[str, Any]:
+    """Return the committed result of an experiment; raises InputError if it is missing or damaged."""
+    path = COMMITTED / f"{name}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path.relative_to(ROOT)} cannot be read; restore it from the repository, or make it again by "
+            "`make reproduce-full`"
+        ) from error
+
+
+def live_cells(config: dict[str, Any], preset: Preset) -> dict[str, list[Cell]]:
+    """Return the models that are made live, by experiment; the slow edit first, beside which others are trained."""
+    shares = dataclasses.replace(preset, shares=tuple(config["mixture_shares"]))
+    arms = [cell for cell in edited(preset) if cell.edit is not None]
+    chosen = arms[int(git("rev-parse", "HEAD") or "0", 16) % len(arms)]
+    source = next(cell for cell in edited(preset) if cell.edit is None and cell.seed == chosen.seed)
+    return {
+        "edited": [chosen, source],
+        "mixture": [cell for cell in mixture(shares) if cell.about["synthetic"] != "self"],
+        "iterate": iterate(preset, config["iterate_rules"], config["iterate_generations"]),
+    }
+
+
+def run(
+    config: dict[str, Any],
+    needs: dict[str, dict[str, Any]],
+    folder: Path,
+    progress: Callable[[float, str], None],
+) -> dict[str, Any]:
+    """Train the live models and return their tables, the committed ones, and both compared.
+
+    Raises:
+        InputError: what fetching raises; a committed result that is missing.
+    """
+    del needs
+    preset = find_preset(config["preset"])
+    whole = {name: committed(name) for name in EXPERIMENTS}
+    cells = live_cells(config, preset)
+    stage = make([cell.run for some in cells.values() for cell in some], folder, preset.setup, progress)
+    live = {name: tables(stage, some) for name, some in cells.items()}
+    commit = git("rev-parse", "HEAD") or "no checkout"
+    return {
+        "committed": whole,
+        "live": live,
+        "tables": {
+            "beside_the_paper": beside(whole),
+            "live_against_committed": [
+                row for name in cells for row in compared(name, live[name], whole[name], commit)
+            ],
+            **{
+                name: [row for row in one["data"]["tables"]["arms"] if _reported(row, one)]
+                for name, one in whole.items()
+            },
+        },
+    }
+
+
+def _reported(row: dict[str, Any], whole: dict[str, Any]) -> bool:
+    """Return whether a row is of the end of the runs."""
+    return row["step"] == max(other["step"] for other in whole["data"]["tables"]["arms"])
+
+
+def compared(name: str, live: dict[str, Any], whole: dict[str, Any], commit: str) -> list[dict[str, Any]]:
+    """Return each live model's human loss beside that of its arm's committed replications.
+
+    `half_width` is of Student's 95 % prediction interval of one new replication: t s sqrt(1 + 1/n).
+    """
+    rows = []
+    kept = whole["data"]["tables"]["perplexity"]
+    last = max(row["step"] for row in kept)
+    for row in live["tables"]["perplexity"]:
+        if row["domain"] != "human" or row["step"] != last:
+            continue
+        others = [one for one in kept if (one["arm"], one["step"], one["domain"]) == (row["arm"], last, "human")]
+        values = [one["nats"] for one in others]
+        same = [one["nats"] for one in others if one["seed"] == row["seed"]]
+        half = None
+        if len(values) > 1:
+            factor = float(student.ppf((1 + LEVEL) / 2, len(values) - 1)) * math.sqrt(1 + 1 / len(values))
+            half = factor * statistics.stdev(values)
+        difference = row["nats"] - statistics.fmean(values) if values else None
+        rows.append(
+            {
+                "experiment": name,
+                "arm": row["arm"],
+                "seed": row["seed"],
+                "live_nats": row["nats"],
+                "committed_nats": statistics.fmean(values) if values else None,
+                "half_width": half,
+                "same_seed_nats": same[0] if same else None,
+                "within": None if half is None or difference is None else abs(difference) <= half,
+                "live": commit[:12],
+                "committed": whole["commit"][:12],
+            }
+        )
+    return rows
