@@ -8,7 +8,7 @@ from figures.editing import picture
 
 NEEDS: tuple[str, ...] = ("lm_edit",)
 CAPTION = (
-    "Token-level editing of three domains with SmolLM2-135M-Instruct as the prior, settings of the released code "
+    "Token-level editing of five domains with SmolLM2-135M-Instruct as the prior, settings of the released code "
     "(P > .99, 8 candidates, temperature 1.5); committed run, see the table for its size and the live sample. Edited "
     "passages stand side by side in edits.html."
 )

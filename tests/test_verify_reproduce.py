@@ -86,15 +86,18 @@ def test_interrupted_run_says_so_and_leaves_no_process(tmp_path):
 
 
 GENERATIONS = """
-import json, pathlib, sys
-from lm.iterate import IterateConfig, run
-from paper.steps.lm_iterate import CONFIG
+import dataclasses, json, pathlib, sys
+from lm.experiments.designs import iterate
+from lm.experiments.presets import PRESETS
+from lm.experiments.tables import tables
+from lm.experiments.workers import make
 
-corpus = CONFIG["corpus"] | {"train_tokens": 20_000, "test_tokens": 8_000}
-chosen = CONFIG | {"seeds": [0, 1], "generations": 2, "steps": 120, "corpus": corpus}
-del chosen["seed"]
-units = run(IterateConfig.from_json(chosen), pathlib.Path(sys.argv[1]))
-print(json.dumps(units, sort_keys=True))
+laptop = PRESETS["laptop"]
+small = {"trained": ("sotu",), "held_out": ("news",), "train_tokens": 20_000, "test_tokens": 4_000}
+setup = dataclasses.replace(laptop.setup, texts=dataclasses.replace(laptop.setup.texts, **small), steps=60)
+cells = iterate(dataclasses.replace(laptop, setup=setup, seeds=(0, 1), generations=2))
+stage = make([cell.run for cell in cells], pathlib.Path(sys.argv[1]), setup)
+print(json.dumps(tables(stage, cells), sort_keys=True))
 """
 
 
