@@ -3,12 +3,13 @@
 import dataclasses
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 import pytest
 import scipy.stats
 
 from lm.editing.config import PRESETS, EditConfig
-from lm.editing.decide import decide
+from lm.editing.decide import decide, likeliest
 from lm.errors import InputError
 from lm.generation.sampling import document_words
 
@@ -221,3 +222,16 @@ def test_settings_come_back_from_json():
         assert EditConfig.from_json(config.to_json()) == config
     with pytest.raises(InputError, match="no setting beams"):
         EditConfig.from_json({"beams": 3})
+
+
+@pytest.mark.parametrize(("size", "number"), [(5000, 8), (1100, 8), (500, 8), (4096, 1), (9000, 64)])
+def test_the_likeliest_are_found_without_sorting_the_vocabulary(size, number):
+    rng = np.random.default_rng(size)
+    # Few different values: equals everywhere, across blocks too; and ids that are never drawn.
+    logits = rng.integers(0, 12, (40, size)).astype(np.float32)
+    logits[rng.random(logits.shape) < 0.3] = -np.inf
+    logits[0] = -np.inf
+    logits[0, 7] = 1
+    logits[1] = np.arange(size)
+    for found, wanted in zip(likeliest(logits, number), jax.lax.top_k(logits, number), strict=True):
+        np.testing.assert_array_equal(found, wanted)

@@ -15,6 +15,8 @@ from lm.generation.sampling import pick, uniforms
 
 Array = jax.Array
 
+SORTED = 128  # ids of a block of `likeliest`
+
 
 class Decisions(NamedTuple):
     """What happens at each of M positions.
@@ -120,7 +122,7 @@ def _draw_top(
     drawable_logits: Array, logits_NxV: Array, token_N: Array, uniform_N: Array, numbers: Numbers, rule: Rule
 ) -> Array:
     """Draw from the top_k likeliest, of equals the lower ids, and the original where it is always a candidate."""
-    top, ids = jax.lax.top_k(drawable_logits, min(rule.top_k, drawable_logits.shape[1]))
+    top, ids = likeliest(drawable_logits, min(rule.top_k, drawable_logits.shape[1]))
     if rule.keep_original:
         among = jnp.any(ids == token_N[:, None], axis=1, keepdims=True)
         original = jnp.take_along_axis(logits_NxV, token_N[:, None], axis=1)
@@ -129,6 +131,22 @@ def _draw_top(
     weight = jnp.exp((top - jnp.max(top, axis=1, keepdims=True)) / numbers.temperature)
     chosen = pick(weight, uniform_N)
     return jnp.take_along_axis(ids, chosen[:, None], axis=1)[:, 0].astype(jnp.int32)
+
+
+def likeliest(logits_NxV: Array, number: int) -> tuple[Array, Array]:
+    """Return what `jax.lax.top_k` does: the largest values, of equals the lower ids, and these; shapes (N, number).
+
+    They all lie in the `number` blocks with the largest maxima (of equals the lower blocks), so that only these are
+    sorted: on a CPU a sort of the vocabulary would cost more than the logits.
+    """
+    N, V = logits_NxV.shape
+    if number * SORTED > V:
+        return jax.lax.top_k(logits_NxV, number)
+    blocks = jnp.pad(logits_NxV, ((0, 0), (0, -V % SORTED)), constant_values=-jnp.inf).reshape(N, -1, SORTED)
+    chosen = jnp.sort(jax.lax.top_k(jnp.max(blocks, axis=2), number)[1], axis=1)
+    inside = jnp.take_along_axis(blocks, chosen[:, :, None], axis=1).reshape(N, -1)
+    top, place = jax.lax.top_k(inside, number)
+    return top, jnp.take_along_axis(chosen, place // SORTED, axis=1) * SORTED + place % SORTED
 
 
 def _cut(weight_NxV: Array, share: Array) -> Array:
