@@ -219,6 +219,10 @@ def test_texts_that_do_not_come_back_are_refused(tokenizer, documents, kind, tmp
     with pytest.raises(InputError, match=f"does not give back the bytes of {name};"):
         tokenize(given, made, tmp_path / "out", {})
     assert not list(tmp_path.iterdir())
+    encoder = Encoder(made)
+    for _ in range(2):  # what is refused once is refused again
+        with pytest.raises(InputError, match="does not give back"):
+            encoder([record.text for record in given], [record.id for record in given])
 
 
 def test_processes_write_the_same_files(documents, tokenizer, tmp_path, monkeypatch):

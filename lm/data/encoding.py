@@ -71,6 +71,8 @@ class Encoder:
             self._table = {}
         new = list(set(itertools.chain.from_iterable(cut)).difference(self._table))
         lossy = self._learn(new)
+        for piece in lossy:  # a later call must find them lossy again
+            del self._table[piece]
         for name, text, pieces in zip(names, texts, cut, strict=True):
             if sum(map(len, pieces)) != len(text) or not lossy.isdisjoint(pieces):
                 raise _lossy(name)
