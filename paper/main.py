@@ -9,9 +9,11 @@ from paper.commands.apply import Apply
 from paper.commands.claims import Claims
 from paper.commands.edit import Edit
 from paper.commands.evaluate import Evaluate
+from paper.commands.experiment import Experiment
 from paper.commands.fetch import Fetch
 from paper.commands.generate import Generate
 from paper.commands.note import Note
+from paper.commands.plan import Plan
 from paper.commands.reproduce import Reproduce
 from paper.commands.sim import Sim
 from paper.commands.theory import Theory
@@ -31,6 +33,8 @@ Command = (
     | Annotated[Edit, tyro.conf.subcommand("edit")]
     | Annotated[Apply, tyro.conf.subcommand("apply")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
+    | Annotated[Experiment, tyro.conf.subcommand("experiment")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Note, tyro.conf.subcommand("paper")]
 )
@@ -39,6 +43,7 @@ DESCRIPTION = """Does training on synthetic data collapse, and can token-level e
 
 Start with `toedit theory` (exact errors by generation) or `toedit sim` (the same by literal simulation);
 `toedit claims` checks every claim of Zhu et al. (2025, arXiv 2412.14689) and every correction made here;
+`toedit experiment --list` tells of the experiments with language models;
 `toedit reproduce` runs everything and ends with results/report.html."""
 
 
@@ -60,7 +65,7 @@ def main() -> None:
         print("toedit: not enough memory for these sizes; lower them", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        goes_on = isinstance(command, Reproduce | Edit)
+        goes_on = isinstance(command, Reproduce | Edit | Experiment)
         print(f"toedit: stopped{'; the same command continues where it was' if goes_on else ''}", file=sys.stderr)
         sys.exit(130)
 
