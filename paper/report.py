@@ -10,6 +10,10 @@ VERDICT_CLASS = {
     "holds under a condition": "partly",
     "fails": "bad",
     "untestable here": "open",
+    "same direction": "good",
+    "opposite": "bad",
+    "not distinguishable at this scale": "open",
+    "untestable": "open",
 }
 
 STYLE = """
@@ -24,6 +28,7 @@ td.n{text-align:right;font-variant-numeric:tabular-nums}
 .v{white-space:nowrap;border-radius:.3rem;padding:.05rem .45rem;font-weight:600}
 .good{background:#d5f0e6;color:#00543c} .partly{background:#fdf0cc;color:#664700}
 .bad{background:#fbdcc8;color:#7a3000} .open{background:#e8e8e8;color:#333}
+iframe{width:100%;height:40rem;border:1px solid #ddd}
 details{margin:.5rem 0} summary{cursor:pointer} .small{font-size:.85rem;color:#555}
 """
 
@@ -77,6 +82,41 @@ def picture(name: str, caption: str, folder: Path) -> str:
     )
 
 
+def experiments(result: dict[str, Any]) -> str:
+    """Return the section on the experiments: each question, what the paper has and what came out, and what was live.
+
+    Args:
+        result: of the step lm_experiments.
+    """
+    data = result["data"]
+    parts = []
+    for name, whole in data["committed"].items():
+        rows = [row for row in data["tables"]["beside_the_paper"] if row["experiment"] == name]
+        shown = [{key: value for key, value in row.items() if key != "experiment"} for row in rows]
+        parts.append(f"<h3>{escape(name)}</h3><p><b>{escape(whole['question'])}</b></p>{table(shown)}")
+    live = data["tables"]["live_against_committed"]
+    within = sum(row["within"] is True for row in live)
+    judged = sum(row["within"] is not None for row in live)
+    return (
+        "<p>Small decoders trained on human, synthetic and edited text: equal numbers of tokens and updates in every "
+        "arm, settings chosen on human text alone, evaluation text without any thirteen words in a row of training "
+        "text. Values are changes of held-out loss in nats a token unless a statement says otherwise, with the "
+        "half-width of the 95 % interval over seeds and the standard error over works of the test text.</p>"
+        + "".join(parts)
+        + f"<h3>Made in this run</h3><p>{within} of {judged} models that this run trained lie inside the 95 % "
+        f"prediction interval of the committed ones; identical machines give identical numbers.</p>{table(live)}"
+    )
+
+
+def framed(html: str) -> str:
+    """Return a page of its own inside this one, folded away."""
+    return (
+        "<details><summary>Edited passages side by side (committed run)</summary>"
+        f'<iframe title="edited passages" srcdoc="{escape(html)}"></iframe>'
+        "</details>"
+    )
+
+
 def origin(results: dict[str, dict[str, Any]]) -> str:
     """Return a table that says how each result was made."""
     rows = [
@@ -93,13 +133,14 @@ def origin(results: dict[str, dict[str, Any]]) -> str:
     return table(rows)
 
 
-def page(title: str, results: dict[str, dict[str, Any]], figures: Path) -> str:
+def page(title: str, results: dict[str, dict[str, Any]], figures: Path, edits: str) -> str:
     """Return the report.
 
     Args:
         title: heading of the page.
         results: every result by step name; "claims" holds the ledger, "figures" the captions.
         figures: folder with the drawn PNG files.
+        edits: page of edited passages.
     """
     ledger = results["claims"]["data"]
     captions = results["figures"]["data"]["captions"]
@@ -116,14 +157,18 @@ def page(title: str, results: dict[str, dict[str, Any]], figures: Path) -> str:
 <h1>{escape(title)}</h1>
 <p class="small">A replication of Zhu et al., "How to Synthesize Text Data without Model Collapse?"
 (ICML 2025, arXiv 2412.14689).
-Every number on this page was computed by the run that wrote it.</p>
-<nav><a href="#ledger">Ledger</a><a href="#figures">Figures</a><a href="#tables">Tables</a>
-<a href="#origin">How it was made</a></nav>
+Numbers marked committed come from result files of the repository, with the commit that made them; every other number
+on this page was computed by the run that wrote it.</p>
+<nav><a href="#ledger">Ledger</a><a href="#experiments">Experiments</a><a href="#figures">Figures</a>
+<a href="#tables">Tables</a><a href="#origin">How it was made</a></nav>
 <h2 id="ledger">Ledger of claims</h2>
 <p>{escape(ledger["summary"])}</p>
 {ledger_table(claims)}
+<h2 id="experiments">Experiments</h2>
+{experiments(results["lm_experiments"])}
 <h2 id="figures">Figures</h2>
 {pictures}
+{framed(edits)}
 <h2 id="tables">Tables</h2>
 {tables}
 <h2 id="origin">How it was made</h2>

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from lm.experiments.tables import over_seeds
+
 RULES = ("replace", "accumulate", "accumulate-subsample", "fixed-real-share", "edit", "edit-random")
 RATES = (0.03, 5.0, 20.0)
 HUMAN = {"speech": "trained", "verse": "held-out", "news": "held-out", "law": "held-out", "brown": "trained"}
@@ -53,14 +55,30 @@ def _data(arms: dict[str, dict[str, Any]], change: Change, edits: dict[str, floa
                 }
             )
             if arm in edits:
-                edited.append({**name, "effective_rate": edits[arm], "share_above_0.99": 1e-4, "median": 0.05})
+                edited.append(
+                    {
+                        **name,
+                        "effective_rate": edits[arm],
+                        "selected_share": 0.1,
+                        "share_above_0.9": 0.01,
+                        "share_above_0.99": 1e-4,
+                        "median": 0.05,
+                    }
+                )
             for step in (5, 10):
                 for domain in (*HUMAN, "written", *AVERAGES):
                     value = (change(about, domain) + off) * step / 10
                     row = {**name, "step": step, "domain": domain, "nats": 5 + value, "change": value}
                     perplexity.append({**row, "change_se": 0.0 if base else 0.001})
-    kinds = [{"domain": domain, "kind": kind} for domain, kind in (HUMAN | {"written": "synthetic"}).items()]
-    return {"tables": {"cells": cells, "perplexity": perplexity, "edits": edited, "arms": kinds}}
+    arms_of_seeds = over_seeds(perplexity, set(), HUMAN | {"written": "synthetic"})
+    loss = [{key: cell[key] for key in (*about_keys(arms), "seed")} | {"loss": [[1, 6.0], [2, 5.0]]} for cell in cells]
+    tables = {"cells": cells, "perplexity": perplexity, "edits": edited, "arms": arms_of_seeds}
+    return {"tables": tables, "loss": loss}
+
+
+def about_keys(arms: dict[str, dict[str, Any]]) -> list[str]:
+    """Return what is said of every arm."""
+    return ["arm", *next(iter(arms.values()))]
 
 
 def committed(

@@ -125,7 +125,7 @@ def tables(stage: Stage, cells: Iterable[Cell]) -> dict[str, Any]:
         "tables": {
             "cells": about,
             "perplexity": perplexity,
-            "arms": _arms(perplexity, untestable, kinds),
+            "arms": over_seeds(perplexity, untestable, kinds),
             "edits": edits,
         },
         "loss": loss,
@@ -134,8 +134,14 @@ def tables(stage: Stage, cells: Iterable[Cell]) -> dict[str, Any]:
     }
 
 
-def _arms(rows: Sequence[Row], untestable: set[str], kinds: dict[str, str]) -> list[Row]:
-    """Return means over seeds of every arm, update and domain."""
+def over_seeds(rows: Sequence[Row], untestable: set[str], kinds: dict[str, str]) -> list[Row]:
+    """Return means over seeds of every arm, update and domain.
+
+    Args:
+        rows: of the table "perplexity".
+        untestable: arms whose edits change too few tokens.
+        kinds: of the domains: trained, held-out, synthetic; what is none of them is an average.
+    """
     found: dict[tuple[str, int, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row["arm"], row["step"], row["domain"]), []).append(row)

@@ -14,9 +14,11 @@ from figures import (
     gerstgrasser,
     kde,
     limits,
-    lm,
     lm_edit,
     lm_edit_again,
+    lm_edited,
+    lm_iterate,
+    lm_mixture,
     lm_smollm2,
     lm_train,
     markov,
@@ -44,7 +46,9 @@ MODULES: tuple[ModuleType, ...] = (
     lm_edit,
     lm_edit_again,
     lm_train,
-    lm,
+    lm_mixture,
+    lm_edited,
+    lm_iterate,
 )
 CONFIG: dict[str, Any] = {"formats": ["pdf", "png"]}
 SECONDS = 20.0

@@ -6,7 +6,6 @@ result: a new replication lies inside the prediction interval 95 times in 100.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 import statistics
@@ -20,11 +19,13 @@ from lm.experiments.designs import EXPERIMENTS, Cell, edited, iterate, mixture
 from lm.experiments.presets import Preset, find_preset
 from lm.experiments.tables import LEVEL, tables
 from lm.experiments.workers import make
-from paper.beside import beside
+from paper.audit import SHARES
+from paper.beside import beside, paper_changes
 from paper.errors import InputError
 from paper.results import ROOT, git
 
 COMMITTED = ROOT / "paper" / "results" / "experiments" / "laptop"
+FILES = tuple(f"paper/results/experiments/laptop/{name}.json" for name in EXPERIMENTS)
 CONFIG: dict[str, Any] = {
     "seed": 0,
     "preset": "laptop",
@@ -32,13 +33,10 @@ CONFIG: dict[str, Any] = {
     "iterate_rules": ["replace", "edit"],
     "iterate_generations": 3,
     "iterate_seeds": [0],
-    "committed": {
-        name: hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-        for name in EXPERIMENTS
-        for path in (COMMITTED / f"{name}.json",)
-    },
 }
-SECONDS = 480.0
+# Label, tables and condition of `paper.beside.paper_changes`.
+PAPER_CURVES = {"paper, table 1": ("1", ""), "paper, table 17": ("13, 17", "epoch 5")}
+SECONDS = 400.0
 CORES = 2  # it starts a process a core itself
 NEEDS: tuple[str, ...] = ()
 
@@ -90,6 +88,7 @@ def run(
     return {
         "committed": whole,
         "live": live,
+        "paper": {label: paper_curve(*table) for label, table in PAPER_CURVES.items()},
         "tables": {
             "beside_the_paper": beside(whole),
             "live_against_committed": [
@@ -101,6 +100,12 @@ def run(
             },
         },
     }
+
+
+def paper_curve(tables: str, condition: str) -> list[list[float]]:
+    """Return [share in percent, mean change of log-perplexity in nats] of the paper's tables."""
+    changes = {share: paper_changes(tables, condition, share).values() for share in SHARES[1:]}
+    return [[0.0, 0.0], *([float(share), statistics.fmean(values)] for share, values in changes.items())]
 
 
 def _reported(row: dict[str, Any], whole: dict[str, Any]) -> bool:

@@ -1,0 +1,108 @@
+"""Generations of language models beside generations of regressions."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures.lm_arms import bars, dots, last_arms, last_cells, live_marks, mean_by
+from figures.style import COLOURS, GREY, figure
+
+NEEDS: tuple[str, ...] = ("lm_experiments", "curves")
+CAPTION = (
+    "(a) Generations of small decoders, 3 seeds: change of held-out loss (nats a token, mean over 13 human domains) "
+    "against generation 0, trained on human text; bars: 95 % intervals over seeds; dots: seeds; open circles: made in "
+    "this run, the rest committed. (b) The same rules in linear regression (T = 200, d = 10, literal simulation): "
+    "test error in units of one honest fit's. Edits redraw the 12.5 % most confident tokens or rows, the random "
+    "control as many changed tokens (in regression half of the rows, falling by .9 a generation). (c) Share of the "
+    "human text's once- seen trigrams that the training text still has. (d) Edits: tokens selected (dashed) and "
+    "really changed (solid), and tokens with a probability of at least .9 (dotted)."
+)
+LABELS = {
+    "replace": "replace",
+    "accumulate": "accumulate",
+    "accumulate-subsample": "accumulate-subsample",
+    "fixed-real-share": "half stays human",
+    "edit": "edit, confident",
+    "edit-random": "edit, random",
+}
+MARKERS = dict(zip(LABELS, "vsD^oP", strict=True))
+TWINS = {"edit": "high-confidence", "edit-random": "random"}
+
+
+def _colour(rule: str) -> str:
+    return COLOURS["random" if rule == "edit-random" else rule]
+
+
+def draw(results: dict[str, dict[str, Any]]) -> Figure:
+    """Draw four panels."""
+    result = results["lm_experiments"]["data"]
+    data, live = result["committed"]["iterate"]["data"], result["live"].get("iterate")
+    chart = figure("double", 5.4)
+    axes = chart.subplots(2, 2)
+    _losses(axes[0, 0], data, live)
+    last = max(row["generation"] for row in data["tables"]["cells"])
+    _regression(axes[0, 1], results["curves"]["data"]["curves"], last)
+    _coverage(axes[1, 0], data)
+    _edits(axes[1, 1], data)
+    for ax in axes.flat:
+        ax.set_xlabel("generation")
+        ax.set_xticks(range(last + 1))
+    lines, labels = axes[0, 0].get_legend_handles_labels()
+    chart.legend(lines, labels, loc="outside upper center", ncols=4)
+    return chart
+
+
+def _losses(ax: Axes, data: dict[str, Any], live: dict[str, Any] | None) -> None:
+    arms, cells = last_arms(data, "human"), last_cells(data, "human")
+    start = [row for row in arms if row["rule"] == "human"]
+    # Beside one another, so that bars can be told apart.
+    beside = dict(zip(LABELS, np.linspace(-0.15, 0.15, len(LABELS)), strict=True))
+    for rule, label in LABELS.items():
+        mine = start + [row for row in arms if row["rule"] == rule]
+        x = [row["generation"] + beside.get(row["rule"], 0.0) for row in mine]
+        bars(ax, x, mine, color=_colour(rule), marker=MARKERS[rule], label=label)
+    generated = [row for row in cells if row["rule"] != "human"]
+    dots(ax, lambda row: row["generation"] + beside[row["rule"]], generated, lambda row: _colour(row["rule"]))
+    live_marks(ax, lambda row: row["generation"] + beside.get(row["rule"], 0.0), last_cells(live, "human"))
+    # Bars may leave the picture: with three seeds one outlier makes them several times as long as the spread.
+    changes = [row["change"] for row in cells]
+    margin = 0.15 * (max(changes) - min(changes))
+    ax.set_ylim(min(changes) - margin, max(changes) + margin)
+    ax.set_ylabel("change of loss (nats)")
+    ax.set_title("(a) language models")
+
+
+def _regression(ax: Axes, curves: dict[str, Any], last: int) -> None:
+    for rule in LABELS:
+        curve = curves[TWINS.get(rule, rule)]
+        error, spread = (np.asarray(curve[name][: last + 1]) for name in ("error", "standard_error"))
+        ax.errorbar(range(len(error)), error, 2 * spread, color=_colour(rule), marker=MARKERS[rule], elinewidth=0.8)
+    ax.set_yscale("log", base=2)
+    ax.set_yticks([1, 2, 4, 6], ["1", "2", "4", "6"])
+    ax.set_ylabel("test error / v")
+    ax.set_title("(b) linear regression")
+
+
+def _coverage(ax: Axes, data: dict[str, Any]) -> None:
+    found = mean_by(data["tables"]["cells"], ("rule", "generation"), "tail_coverage")
+    for rule in LABELS:
+        points = [(0, found["human", 0]), *((g, value) for (name, g), value in found.items() if name == rule)]
+        ax.plot(*np.asarray(sorted(points)).T, color=_colour(rule), marker=MARKERS[rule])
+    ax.set_ylim(0, 1.04)
+    ax.set_ylabel("share of rare trigrams kept")
+    ax.set_title("(c) tail of the training text")
+
+
+def _edits(ax: Axes, data: dict[str, Any]) -> None:
+    for name, style in (("selected_share", "--"), ("effective_rate", "-"), ("share_above_0.9", ":")):
+        found = mean_by(data["tables"]["edits"], ("rule", "generation"), name)
+        for rule in ("edit", "edit-random"):
+            points = sorted((generation, 100 * value) for (one, generation), value in found.items() if one == rule)
+            ax.plot(*np.asarray(points).T, style, color=_colour(rule), marker=MARKERS[rule])
+    for label, style in (("selected", "--"), ("changed", "-"), ("P at least .9", ":")):
+        ax.plot([], [], style, color=GREY, label=label)
+    ax.set_ylabel("tokens (%)")
+    ax.set_title("(d) what the edits did")
+    ax.legend()

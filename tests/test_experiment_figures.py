@@ -1,0 +1,74 @@
+"""Figures of the experiments draw the numbers of the result, and the report shows what is beside the paper."""
+
+import numpy as np
+import pytest
+from made_up_experiments import committed
+
+from figures import lm_edited, lm_iterate, lm_mixture
+from figures.lm_arms import last_arms
+from paper.beside import beside
+from paper.report import experiments
+
+
+@pytest.fixture(scope="module")
+def results():
+    whole = committed()
+    rng = np.random.default_rng(0)
+    rules = ("replace", "accumulate", "accumulate-subsample", "fixed-real-share", "high-confidence", "random")
+    curves = {rule: {"error": rng.uniform(1, 3, 17), "standard_error": np.full(17, 0.1)} for rule in rules}
+    live = {"mixture": whole["mixture"]["data"]}
+    data = {"committed": whole, "live": live, "paper": {"paper, table 1": [[0.0, 0.0], [100.0, 0.8]]}}
+    return {"lm_experiments": {"data": data}, "curves": {"data": {"curves": curves}}}
+
+
+def _lines(ax):
+    return [np.asarray(line.get_xydata(), float) for line in ax.get_lines()]
+
+
+def _drawn(ax, points):
+    return any(len(line) == len(points) and np.allclose(line, points) for line in _lines(ax))
+
+
+def test_mixture_draws_means_seeds_the_paper_and_this_run(results):
+    data = results["lm_experiments"]["data"]["committed"]["mixture"]["data"]
+    ax = lm_mixture.draw(results).axes[0]
+    for source in {row["synthetic"] for row in data["tables"]["cells"]}:
+        arms = [row for row in last_arms(data, "human") if row["synthetic"] == source]
+        assert _drawn(ax, [(row["share"], row["change"]) for row in arms])
+    assert _drawn(ax, [(0, 0), (100, 0.8)])
+    assert "made in this run" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_edited_draws_the_dose_at_the_effective_rate(results):
+    data = results["lm_experiments"]["data"]["committed"]["edited"]["data"]
+    ax = lm_edited.draw(results).axes[0]
+    rate = {row["arm"]: 100 * row["effective_rate"] for row in data["tables"]["edits"]}
+    for kind in ("confident", "random"):
+        arms = [row for row in last_arms(data, "human") if row["selection"] == kind]
+        points = sorted((rate[row["arm"]], row["change"]) for row in arms)
+        assert _drawn(ax, points)
+    assert ax.get_xscale() == "log"
+
+
+def test_iterate_draws_generations_beside_regression(results):
+    data = results["lm_experiments"]["data"]["committed"]["iterate"]["data"]
+    axes = lm_iterate.draw(results).axes
+    arms = [row for row in last_arms(data, "human") if row["rule"] == "replace"]
+    heights = [line[:, 1] for line in _lines(axes[0])]
+    wanted = [0.0, *(row["change"] for row in arms)]
+    assert any(len(one) == len(wanted) and np.allclose(one, wanted) for one in heights)
+    error = results["curves"]["data"]["curves"]["replace"]["error"]
+    assert any(np.allclose(line[:, 1], error[: len(line)]) for line in _lines(axes[1]))
+
+
+def test_the_report_says_what_was_live_and_what_committed(results):
+    whole = results["lm_experiments"]["data"]["committed"]
+    for name in whole:
+        whole[name].setdefault("question", f"the question of {name} & more")
+    live = [{"experiment": "mixture", "arm": "a", "seed": 0, "within": True, "live": "abc", "committed": "def"}]
+    rows = {"beside_the_paper": beside(whole), "live_against_committed": live}
+    html = experiments({"data": {**results["lm_experiments"]["data"], "tables": rows}})
+    for row in rows["beside_the_paper"]:
+        assert row["made"] in html
+    assert "1 of 1 models" in html
+    assert "&amp; more" in html or "question" in html
