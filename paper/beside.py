@@ -42,14 +42,14 @@ def beside(committed: Mapping[str, Any]) -> list[Row]:
         committed: results by experiment (mixture, edited, iterate), each with its "commit" and "data".
 
     Returns:
-        Rows with "paper" (table or figure, and model), "statement", "paper_value" (nats a token, None where the paper
-        prints nothing comparable), "ours" (nats a token unless the statement names a unit; mean over seeds),
-        "half_width" (of Student's 95 % interval over seeds), "works_se" (standard error over works), "seeds", "verdict"
-        on the statement, and "made" (which commit's code).
+        Rows with "experiment", "paper" (table or figure, and model), "statement", "paper_value" (nats a token, None
+        where the paper prints nothing comparable), "ours" (nats a token unless the statement names a unit; mean over
+        seeds), "half_width" (of Student's 95 % interval over seeds), "works_se" (standard error over works), "seeds",
+        "verdict" on the statement, and "made" (which commit's code).
     """
     makers = {"mixture": _mixture, "edited": _edited, "iterate": _iterate}
     return [
-        {**row, "made": f"committed {committed[name]['commit'][:12]}"}
+        {"experiment": name, **row, "made": f"committed {committed[name]['commit'][:12]}"}
         for name, rows in makers.items()
         for row in rows(committed[name]["data"])
     ]
@@ -155,13 +155,15 @@ def _edited(data: Mapping[str, Any]) -> Iterator[Row]:
             -1,
             testable=testable,
         )
+    predictions = {
+        "share_above_0.9": "fewer human test tokens are above .9 than after random ones (share of the tokens)",
+        "rare_nats": "the rarest tenth of the human test tokens is predicted better than after random ones",
+    }
     for rate in rates(data)[-2:]:
-        confident, random = (column(data, f"{kind} {rate:g} %", "share_above_0.9") for kind in ("confident", "random"))
-        statement = (
-            f"effective rate {rate:g} %: after confident redraws fewer human test tokens have a probability above .9 "
-            "than after random ones (share of the tokens)"
-        )
-        yield _row(NOT_IN_PAPER, statement, confident - random, -1)
+        for name, what in predictions.items():
+            confident, random = (column(data, f"{kind} {rate:g} %", name) for kind in ("confident", "random"))
+            statement = f"effective rate {rate:g} %: after confident redraws {what}"
+            yield _row(NOT_IN_PAPER, statement, confident - random, -1)
 
 
 def _iterate(data: Mapping[str, Any]) -> Iterator[Row]:
