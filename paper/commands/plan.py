@@ -203,6 +203,9 @@ def tell(
         here = seconds is not None and seconds < LONGEST
         rates = _rates(name, size, variant_folder(folder, variant), sample if here else 0)
         show(console, one, seconds, rates, source, size)
+        if seconds is not None:
+            found = ", ".join(f"{rate:.2g} ({compute})" for compute, rate in peak.items())
+            console.print(f"A matmul's rate, measured now beside whatever else runs here: {found or 'none'} FLOP/s.")
         variants[variant] = {
             **asdict(one),
             "gpu_hours_left": one.gpu_hours,
