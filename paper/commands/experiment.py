@@ -205,20 +205,19 @@ def show_list() -> None:
     from lm.experiments.designs import EXPERIMENTS
     from lm.experiments.presets import PRESETS
 
-    drawn = Table("experiment", "asks", "beside the paper", "preset", "models", "FLOPs", "GPU-hours", "disk", "for")
+    console = Console(highlight=False)
     for name, experiment in EXPERIMENTS.items():
-        for number, (preset_name, preset) in enumerate(PRESETS.items()):
+        console.print(f"[bold]{name}[/]: {experiment.question} Beside the paper: {experiment.paper}.")
+        drawn = Table("preset", "models", "FLOPs", "GPU-hours", "disk", "for")
+        for preset_name, preset in PRESETS.items():
             made = plans(name, preset_name, preset, None).values()
-            about = ("", "", "") if number else (name, experiment.question, experiment.paper)
             drawn.add_row(
-                *about,
                 preset_name,
                 str(sum(one.counts["models"] for one in made)),
                 f"{sum(sum(one.flops.values()) for one in made):.2g}",
                 f"{sum(one.gpu_hours for one in made):.2g}",
                 size_of(sum(one.disk for one in made)),
                 preset.machine,
-                end_section=number == len(PRESETS) - 1,
             )
-    Console().print(drawn)
+        console.print(drawn)
     print("The three share the human-only models. `toedit plan NAME --preset PRESET` tells more.")
