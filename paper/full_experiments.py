@@ -29,6 +29,11 @@ def begun(folder: Path) -> str:
     return note.read_text(encoding="utf-8").strip()
 
 
+def shortened(value: Any) -> Any:
+    """Return plain data with seven digits a number: more than the experiments repeat on another machine."""
+    return json.loads(json.dumps(value, allow_nan=False), parse_float=lambda text: float(f"{float(text):.7g}"))
+
+
 def laid_out(value: Any, indent: str = "") -> str:
     """Return JSON with one line a table row, so that a difference can be read and the file stays small."""
     if isinstance(value, dict) and value:
@@ -56,7 +61,9 @@ def main() -> None:
             stage = make([cell.run for cell in cells], FOLDER, preset.setup, progress)
         about = {"experiment": name, "question": experiment.question, "preset": PRESET, "seeds": preset.seeds}
         written = {**about, **provenance(), "commit": commit, "setup": preset.setup.to_json()}
-        write_text(COMMITTED / f"{name}.json", laid_out(plain({**written, "data": tables(stage, cells)})) + "\n")
+        write_text(
+            COMMITTED / f"{name}.json", laid_out(shortened(plain({**written, "data": tables(stage, cells)}))) + "\n"
+        )
 
 
 if __name__ == "__main__":
