@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
@@ -233,5 +234,5 @@ def test_the_likeliest_are_found_without_sorting_the_vocabulary(size, number):
     logits[0] = -np.inf
     logits[0, 7] = 1
     logits[1] = np.arange(size)
-    for found, wanted in zip(likeliest(logits, number), jax.lax.top_k(logits, number), strict=True):
+    for found, wanted in zip(likeliest(jnp.asarray(logits), number), jax.lax.top_k(logits, number), strict=True):
         np.testing.assert_array_equal(found, wanted)

@@ -36,7 +36,7 @@ def test_mixture_draws_means_seeds_the_paper_and_this_run(results):
         arms = [row for row in last_arms(data, "human") if row["synthetic"] == source]
         assert _drawn(ax, [(row["share"], row["change"]) for row in arms])
     assert _drawn(ax, [(0, 0), (100, 0.8)])
-    assert "made in this run" in [text.get_text() for text in ax.get_legend().get_texts()]
+    assert "made in this run" in ax.get_legend_handles_labels()[1]
 
 
 def test_edited_draws_the_dose_at_the_effective_rate(results):

@@ -81,7 +81,7 @@ def test_each_rule_trains_on_what_it_says(stage, texts, generations):
     assert M <= size["accumulate-subsample 2"] <= M + max(longest, 32)
     assert abs(size["fixed-real-share 2"] - M) <= longest
     # The parts of the fixed real share have exactly half of the training rows each.
-    _, first, second = (part for part in (None, *generations["fixed-real-share 1"].run.mixture))
+    first, second = generations["fixed-real-share 1"].run.mixture
     assert (first[1], second[1]) == ("1/2", "1/2")
     assert isinstance(second[0], Sampled)
     # Samples are shared: replace and accumulate train on the same first ones.
