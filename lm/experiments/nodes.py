@@ -5,6 +5,7 @@ model share it. Nodes that take time (`Run`, `Sampled`, `Proposal`, `Edited`) ke
 experiment, written beside and renamed; the others are cut from the prepared text whenever they are needed.
 """
 
+import abc
 import dataclasses
 import functools
 import hashlib
@@ -98,17 +99,18 @@ def _nodes(value: Any) -> Iterator[Node]:
             yield from _nodes(one)
 
 
-class Text(Node):
+class Text(Node, abc.ABC):
     """A node that is a corpus."""
 
+    @abc.abstractmethod
     def corpus(self, stage: Stage) -> Corpus:
         """Return the corpus; what it is made of must be there."""
-        raise NotImplementedError
 
 
-class Made(Node):
+class Made(Node, abc.ABC):
     """A node that takes time and is kept."""
 
+    @abc.abstractmethod
     def make(self, stage: Stage, progress: Progress) -> None:
         """Make the files of the node, `DONE` last.
 
@@ -116,7 +118,6 @@ class Made(Node):
             stage: where, and with what.
             progress: told of the share done.
         """
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
