@@ -59,8 +59,8 @@ _CONTROL, _USER_DEFINED = 3, 4  # of tokenizer.ggml.token_type
 # A text is cut before every lone space between two other characters, before whitespace that follows an ASCII letter or
 # digit, and between an ASCII letter and punctuation (but the apostrophe, of which contractions are made). Every
 # pre-tokenizer above cuts there too and looks at nothing beyond, so pieces can be encoded one by one. The first three
-# alternatives are the frequent cases of the fourth, for speed. No group is possessive: Python 3.11.0 to 3.11.4 match such
-# groups wrongly (and all that can follow one here may be empty, so that nothing is ever tried again).
+# alternatives are the frequent cases of the fourth, for speed. No group is possessive, as Python 3.11.0 to 3.11.4 match
+# such groups wrongly; all that can follow one here may be empty, so that nothing is ever tried again.
 _MARK = r"!-&(-/:-@\[-`{-~"
 _BODY = rf"(?=\S)(?:[^\sA-Za-z]++|[A-Za-z]++(?![{_MARK}]))*[A-Za-z]*+"
 PIECE = re.compile(
