@@ -10,6 +10,7 @@ from figures.style import BLACK
 
 Row = dict[str, Any]
 LIVE = "made in this run"
+BARS, SEEDS = 1.8, 1.9  # drawn in this order, then the means: a mean is never hidden by its seeds
 
 
 def last_arms(data: Mapping[str, Any], domain: str) -> list[Row]:
@@ -29,13 +30,24 @@ def last_cells(data: Mapping[str, Any] | None, domain: str) -> list[Row]:
 def bars(ax: Axes, x: Sequence[float], rows: Sequence[Row], **line: Any) -> None:
     """Draw the mean change with 95 % half-widths over seeds; an arm of one seed has no bar."""
     half = [row["change_half_width"] or 0.0 for row in rows]
-    ax.errorbar(x, [row["change"] for row in rows], half, elinewidth=0.8, capsize=1.5, **line)
+    _, caps, lines = ax.errorbar(x, [row["change"] for row in rows], half, elinewidth=0.8, capsize=1.5, **line)
+    for part in (*caps, *lines):
+        part.set_zorder(BARS)
 
 
 def dots(ax: Axes, x: Callable[[Row], float], rows: Sequence[Row], colour: Callable[[Row], str]) -> None:
     """Draw single seeds."""
     for row in rows:
-        ax.plot(x(row), row["change"], ".", color=colour(row), markersize=2.5, alpha=0.6)
+        ax.plot(
+            x(row),
+            row["change"],
+            ".",
+            color=colour(row),
+            markersize=5,
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            zorder=SEEDS,
+        )
 
 
 def live_marks(ax: Axes, x: Callable[[Row], float], rows: Sequence[Row]) -> None:

@@ -15,9 +15,11 @@ CAPTION = (
     "against generation 0, trained on human text; bars: 95 % intervals over seeds; dots: seeds; open circles: made in "
     "this run, the rest committed. (b) The same rules in linear regression (T = 200, d = 10, literal simulation): "
     "test error in units of one honest fit's. Edits redraw the 12.5 % most confident tokens or rows, the random "
-    "control as many changed tokens (in regression half of the rows, falling by .9 a generation). (c) Share of the "
-    "human text's once- seen trigrams that the training text still has. (d) Edits: tokens selected (dashed) and "
-    "really changed (solid), and tokens with a probability of at least .9 (dotted)."
+    "control as many changed tokens (in regression half of the rows, falling by .9 a generation). (c, d) Of the "
+    "training text, means over seeds: share of the human text's once-seen trigrams that it still has; distinct "
+    "trigrams over all (accumulate's text grows, so that its values do not compare). (e) Of the text to be edited: "
+    "tokens selected, tokens really changed (the same number in both rules), and tokens to which the editing model "
+    "gives a probability of at least .9; means over seeds, logarithmic axis."
 )
 LABELS = {
     "replace": "replace",
@@ -28,6 +30,8 @@ LABELS = {
     "edit-random": "edit, random",
 }
 MARKERS = dict(zip(LABELS, "vsD^oP", strict=True))
+TEXT = {"tail_coverage": "rare trigrams kept", "distinct_trigram_share": "distinct trigrams"}
+EDITS = {"selected_share": ("selected", "--"), "effective_rate": ("changed", "-"), "share_above_0.9": ("P ≥ .9", ":")}
 TWINS = {"edit": "high-confidence", "edit-random": "random"}
 
 
@@ -36,20 +40,22 @@ def _colour(rule: str) -> str:
 
 
 def draw(results: dict[str, dict[str, Any]]) -> Figure:
-    """Draw four panels."""
+    """Draw losses beside errors, and below them the texts and the edits."""
     result = results["lm_experiments"]["data"]
     data, live = result["committed"]["iterate"]["data"], result["live"].get("iterate")
     chart = figure("double", 5.4)
-    axes = chart.subplots(2, 2)
-    _losses(axes[0, 0], data, live)
+    axes = chart.subplot_mosaic("aaabbb;ccddee", height_ratios=(4, 3))
+    _losses(axes["a"], data, live)
     last = max(row["generation"] for row in data["tables"]["cells"])
-    _regression(axes[0, 1], results["curves"]["data"]["curves"], last)
-    _coverage(axes[1, 0], data)
-    _edits(axes[1, 1], data)
-    for ax in axes.flat:
+    _regression(axes["b"], results["curves"]["data"]["curves"], last)
+    for panel, (name, title) in zip("cd", TEXT.items(), strict=True):
+        _text(axes[panel], data, name)
+        axes[panel].set_title(f"({panel}) {title}")
+    _edits(axes["e"], data)
+    for ax in axes.values():
         ax.set_xlabel("generation")
         ax.set_xticks(range(last + 1))
-    lines, labels = axes[0, 0].get_legend_handles_labels()
+    lines, labels = axes["a"].get_legend_handles_labels()
     chart.legend(lines, labels, loc="outside upper center", ncols=4)
     return chart
 
@@ -66,10 +72,6 @@ def _losses(ax: Axes, data: dict[str, Any], live: dict[str, Any] | None) -> None
     generated = [row for row in cells if row["rule"] != "human"]
     dots(ax, lambda row: row["generation"] + beside[row["rule"]], generated, lambda row: _colour(row["rule"]))
     live_marks(ax, lambda row: row["generation"] + beside.get(row["rule"], 0.0), last_cells(live, "human"))
-    # Bars may leave the picture: with three seeds one outlier makes them several times as long as the spread.
-    changes = [row["change"] for row in cells]
-    margin = 0.15 * (max(changes) - min(changes))
-    ax.set_ylim(min(changes) - margin, max(changes) + margin)
     ax.set_ylabel("change of loss (nats)")
     ax.set_title("(a) language models")
 
@@ -85,24 +87,24 @@ def _regression(ax: Axes, curves: dict[str, Any], last: int) -> None:
     ax.set_title("(b) linear regression")
 
 
-def _coverage(ax: Axes, data: dict[str, Any]) -> None:
-    found = mean_by(data["tables"]["cells"], ("rule", "generation"), "tail_coverage")
+def _text(ax: Axes, data: dict[str, Any], name: str) -> None:
+    found = mean_by(data["tables"]["cells"], ("rule", "generation"), name)
     for rule in LABELS:
-        points = [(0, found["human", 0]), *((g, value) for (name, g), value in found.items() if name == rule)]
+        points = [(0, found["human", 0]), *((g, value) for (one, g), value in found.items() if one == rule)]
         ax.plot(*np.asarray(sorted(points)).T, color=_colour(rule), marker=MARKERS[rule])
-    ax.set_ylim(0, 1.04)
-    ax.set_ylabel("share of rare trigrams kept")
-    ax.set_title("(c) tail of the training text")
+    ax.set_ylabel("share")
 
 
 def _edits(ax: Axes, data: dict[str, Any]) -> None:
-    for name, style in (("selected_share", "--"), ("effective_rate", "-"), ("share_above_0.9", ":")):
+    for name, (_, style) in EDITS.items():
         found = mean_by(data["tables"]["edits"], ("rule", "generation"), name)
-        for rule in ("edit", "edit-random"):
+        # Random edits wide and first: where both rules have the same value, both are seen.
+        for rule, width in (("edit-random", 2.2), ("edit", 1.1)):
             points = sorted((generation, 100 * value) for (one, generation), value in found.items() if one == rule)
-            ax.plot(*np.asarray(points).T, style, color=_colour(rule), marker=MARKERS[rule])
-    for label, style in (("selected", "--"), ("changed", "-"), ("P at least .9", ":")):
+            ax.plot(*np.asarray(points).T, style, color=_colour(rule), marker=MARKERS[rule], linewidth=width)
+    for label, style in EDITS.values():
         ax.plot([], [], style, color=GREY, label=label)
+    ax.set_yscale("log")
     ax.set_ylabel("tokens (%)")
-    ax.set_title("(d) what the edits did")
-    ax.legend()
+    ax.set_title("(e) what the edits did")
+    ax.legend(loc="center left", bbox_to_anchor=(0, 0.62))

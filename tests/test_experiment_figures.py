@@ -33,8 +33,9 @@ def test_mixture_draws_means_seeds_the_paper_and_this_run(results):
     data = results["lm_experiments"]["data"]["committed"]["mixture"]["data"]
     ax = lm_mixture.draw(results).axes[0]
     for source in {row["synthetic"] for row in data["tables"]["cells"]}:
-        arms = [row for row in last_arms(data, "human") if row["synthetic"] == source]
-        assert _drawn(ax, [(row["share"], row["change"]) for row in arms])
+        for domain in ("human", "trained", "held-out"):
+            arms = [row for row in last_arms(data, domain) if row["synthetic"] == source]
+            assert _drawn(ax, [(row["share"], row["change"]) for row in arms])
     assert _drawn(ax, [(0, 0), (100, 0.8)])
     assert "made in this run" in ax.get_legend_handles_labels()[1]
 
@@ -45,8 +46,13 @@ def test_edited_draws_the_dose_at_the_effective_rate(results):
     rate = {row["arm"]: 100 * row["effective_rate"] for row in data["tables"]["edits"]}
     for kind in ("confident", "random"):
         arms = [row for row in last_arms(data, "human") if row["selection"] == kind]
-        points = sorted((rate[row["arm"]], row["change"]) for row in arms)
+        points = sorted((rate[row["arm"]] * lm_edited.BESIDE[kind], row["change"]) for row in arms)
         assert _drawn(ax, points)
+    band = next(one for one in ax.collections if one.get_label() == "not told from zero")
+    drawn = np.unique(np.abs(np.asarray(band.get_paths()[0].vertices)[:, 1]).round(9))
+    # The random edits' intervals are the wider ones, and wider than twice the error over works.
+    wider = [row["change_half_width"] for row in last_arms(data, "human") if row["selection"] == "random"]
+    np.testing.assert_allclose(drawn, sorted(wider), atol=1e-9)
     assert ax.get_xscale() == "log"
 
 
@@ -59,6 +65,23 @@ def test_iterate_draws_generations_beside_regression(results):
     assert any(len(one) == len(wanted) and np.allclose(one, wanted) for one in heights)
     error = results["curves"]["data"]["curves"]["replace"]["error"]
     assert any(np.allclose(line[:, 1], error[: len(line)]) for line in _lines(axes[1]))
+    cells = data["tables"]["cells"]
+    for ax, name in zip(axes[2:4], ("tail_coverage", "distinct_trigram_share"), strict=True):
+        found = [[row[name] for row in cells if row["arm"] == arm] for arm in ("human 0", "edit 1", "edit 2", "edit 3")]
+        assert _drawn(ax, list(enumerate(np.mean(found, axis=1))))
+    assert _drawn(axes[4], [(generation, 5.0) for generation in (1, 2, 3)])
+
+
+def test_one_seed_and_nothing_live_draw_means_without_intervals(results):
+    data = {"committed": committed(seeds=1), "live": {}, "paper": {}}
+    for module in (lm_mixture, lm_edited, lm_iterate):
+        chart = module.draw({**results, "lm_experiments": {"data": data}})
+        labels = [label for ax in chart.axes for label in ax.get_legend_handles_labels()[1]]
+        assert "made in this run" not in labels
+        assert "not told from zero" not in labels
+        arms = last_arms(data["committed"][module.__name__.rsplit("_", 1)[1]]["data"], "human")
+        drawn = np.concatenate([line[:, 1] for line in _lines(chart.axes[0])])
+        assert all(np.isclose(drawn, row["change"]).any() for row in arms)
 
 
 def test_the_report_says_what_was_live_and_what_committed(results):
