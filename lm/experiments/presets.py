@@ -22,6 +22,8 @@ class Texts:
         train_tokens: of each human source; the synthetic one has as many as all human ones together.
         test_tokens: of each source.
         passage: characters of a document at most; longer ones are cut at paragraphs and sentences.
+        synthetic_works: of the synthetic source at most, its first ones, so that an experiment stays the same when
+            more is written; None: all.
     """
 
     trained: tuple[str, ...]
@@ -31,13 +33,16 @@ class Texts:
     train_tokens: int
     test_tokens: int
     passage: int
+    synthetic_works: int | None = None
 
     def __post_init__(self):
         """Check the counts; raises InputError."""
         if not self.trained or len({*self.trained, *self.held_out}) != len(self.trained) + len(self.held_out):
             raise InputError("an experiment needs different sources to train on and to hold out; change them")
-        if self.train_tokens < 1 or self.test_tokens < 1 or self.passage < 1:
-            raise InputError("train_tokens, test_tokens and passage must be at least 1; raise them")
+        counts = {name: getattr(self, name) for name in ("train_tokens", "test_tokens", "passage", "synthetic_works")}
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                raise InputError(f"{name} must be at least 1; raise it")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +167,7 @@ PRESETS: dict[str, Preset] = {
     # Runs of the first of these, begun before this table was made, were stopped: its seeds differed by more than arms.
     "laptop": Preset(
         Setup(
-            Texts(_HUMAN, _HELD_OUT, "smollm2-corpus", 1024, 50_000, 8_000, 320),
+            Texts(_HUMAN, _HELD_OUT, "smollm2-corpus", 1024, 50_000, 8_000, 320, synthetic_works=1536),
             "tiny",
             {"width": 128, "heads": 4, "hidden": 384},
             steps=800,

@@ -120,6 +120,8 @@ def _make(config: Texts, folder: pathlib.Path) -> None:
         used += [texts[key] for key in part.ids]
         human.append(part)
     written = list(_documents(config.synthetic, config))
+    first_works = set(list(dict.fromkeys(one.work for one in written))[: config.synthetic_works])
+    written = [one for one in written if one.work in first_works]
     synthetic = from_documents(written, tokenizer)
     wanted = config.train_tokens * len(config.trained)
     total = np.cumsum(synthetic.lengths)
@@ -131,11 +133,11 @@ def _make(config: Texts, folder: pathlib.Path) -> None:
     last = int(np.searchsorted(total, wanted)) + 1
     trained = [*used, *(one.text for one in written[:last])]
     if config.synthetic == "smollm2-corpus":
-        trained += smollm2_prompts()
+        trained += [prompt for work, prompt in smollm2_prompts().items() if work in first_works]
     # A passage of the work that the last training passages come from is no test.
-    works = {one.work for one in written[:last]}
+    used_works = {one.work for one in written[:last]}
     tested = [one for some in loaded.values() for one in some if one.split == "test"]
-    tested += [one for one in written[last:] if one.work not in works]
+    tested += [one for one in written[last:] if one.work not in used_works]
     kept, removed = decontaminated(tested, trained)
     by_domain = {name: [one for one in kept if one.domain == name] for name in (*loaded, config.synthetic)}
     test = [first_tokens(from_documents(some, tokenizer), config.test_tokens) for some in by_domain.values()]

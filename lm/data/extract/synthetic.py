@@ -40,9 +40,9 @@ def smollm2(_: Sequence[Path]) -> Iterator[Extract]:
         yield Extract(record["id"], "", record["text"])
 
 
-def smollm2_prompts() -> list[str]:
-    """Return what the model was asked for each document of that corpus; raises InputError as `smollm2` does."""
-    return [record["prompt"] for record in _smollm2_records()]
+def smollm2_prompts() -> dict[str, str]:
+    """Return what the model was asked for each document of that corpus, by id; raises InputError as `smollm2` does."""
+    return {record["id"]: record["prompt"] for record in _smollm2_records()}
 
 
 def _smollm2_records() -> Iterator[dict[str, str]]:
