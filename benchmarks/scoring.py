@@ -25,7 +25,7 @@ from lm.model.decoder import PADDING
 from lm.weights.load import load
 from paper.results import processor
 
-TOKENS, CHARACTERS = 5000, 1000  # to score; of a document at most
+TOKENS, CHARACTERS = 10_000, 1000  # to score; of a document at most
 LIMIT = 120  # seconds for torch; what it has by then counts
 COMPUTES: tuple[Compute, ...] = ("float32", "bfloat16")
 FOLDER = Path("results/bench")

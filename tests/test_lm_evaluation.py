@@ -19,8 +19,8 @@ from lm.data.tokenizer import Tokenizer
 from lm.errors import InputError
 from lm.evaluation import scoring
 from lm.evaluation.perplexity import Evaluation, evaluate, join, ratio
-from lm.evaluation.scoring import log_probabilities, over_logits, prepare, scores
-from lm.evaluation.windows import SHORTEST, blocks, pack, row_length
+from lm.evaluation.scoring import chosen_log_probabilities, log_probabilities, prepare, scores
+from lm.evaluation.windows import SHORTEST, blocks, pack, row_length, shortest_rows
 from lm.model.config import ModelConfig
 from lm.model.decoder import PADDING, from_arrays, make, named
 from lm.weights import huggingface
@@ -111,7 +111,14 @@ def test_packing_wastes_little_and_has_few_shapes():
     # A corpus of less than a block has one shape.
     assert len({block.inputs.shape for block in blocks(_corpus(), END, CONTEXT, 4096)}) == 1
     assert [row_length(size) for size in (1, 256, 257, 512, 513, 8192)] == [256, 256, 512, 512, 1024, 8192]
-    assert pack([SHORTEST - 6, 5, 4, 3, 2]) == [(SHORTEST, [0, 1]), (SHORTEST, [2, 3, 4])]
+    assert pack([250, 5, 4, 3, 2]) == [(256, [0, 1]), (256, [2, 3, 4])]
+    # Windows of which no two fit into the shortest rows go into longer ones, at little more than twice their number.
+    assert shortest_rows(np.full(100, 120)) == 256
+    assert shortest_rows(np.full(100, 150)) == 512
+    packed = list(blocks(_corpus(np.full(1000, 150)), END, 8192, 1024))
+    assert sum(int((block.place >= 0).sum()) for block in packed) == 150_000
+    assert {block.inputs.shape[1] for block in packed[:-1]} <= set(SHORTEST) - {256}
+    assert 150_000 / sum(block.inputs.size for block in packed) > 0.85
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path):
@@ -157,15 +164,22 @@ def test_scores_do_not_depend_on_the_company(model, corpus, found):
     assert np.abs(_alone(model, ids)[100:] - found[corpus.starts[5] : corpus.starts[6]]).max() > 100 * TOLERANCE
 
 
-def test_logits_a_few_tokens_at_a_time_are_the_same(monkeypatch):
+def test_logits_a_few_columns_at_a_time_are_the_same(monkeypatch):
     random = np.random.default_rng(0)
     states, head = random.normal(size=(12, 4)).astype(np.float32), random.normal(size=(4, V)).astype(np.float32)
-    targets = random.integers(0, V, 12)
-    whole = scoring._chosen(jnp.asarray(states @ head), jnp.asarray(targets))
-    for chunk in (1, 5, 12, 100):  # 5 does not divide 12: 4 are taken
-        monkeypatch.setattr(scoring, "LOGITS", chunk * V)
-        parts = over_logits(scoring._chosen, jnp.asarray(states), jnp.asarray(head), "float32", jnp.asarray(targets))
-        assert np.abs(parts - whole).max() < TOLERANCE
+    head[:, 7] *= 30  # a late rise of the largest logit, and logits whose exponentials overflow
+    targets = np.concatenate([[0, 7, V - 1], random.integers(0, V, 9)])
+    logits = states.astype(float) @ head.astype(float)
+    whole = logits[np.arange(12), targets] - np.logaddexp.reduce(logits, axis=1)
+    assert np.abs(logits).max() > 89
+    for columns in (1, 5, V - 1, V, 2 * V):  # 5 and V - 1 do not divide V
+        monkeypatch.setattr(scoring, "COLUMNS", columns)
+        jax.clear_caches()
+        found = chosen_log_probabilities(
+            jnp.asarray(states), jnp.asarray(head), jnp.asarray(targets), compute="float32"
+        )
+        # Logits of some 100 are rounded to 2^-17.
+        assert np.abs(found - whole).max() < TOLERANCE
 
 
 def test_bfloat16_is_near_and_float32_available(model, corpus, found):

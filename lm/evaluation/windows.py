@@ -2,8 +2,9 @@
 
 A window holds tokens of one document: the first one the document's first tokens after an end-of-text id, each
 later one the next `stride` tokens and as much context before them as fits. Windows are packed side by side into
-rows of SHORTEST, 2 SHORTEST, 4 SHORTEST, ... positions, and rows of one length into blocks of one shape, so that
-a model is compiled once a length and computes on little padding, whatever the documents' lengths.
+rows of 256, 512, 1024, ... positions (the shortest left out where many windows would leave half of a row empty), and
+rows of one length into blocks of one shape, so that a model is compiled once a length and computes on little padding,
+whatever the documents' lengths.
 """
 
 import bisect
@@ -17,7 +18,8 @@ from lm.data.corpus import Corpus
 from lm.errors import InputError
 from lm.model.decoder import PADDING
 
-SHORTEST = 256  # positions of the shortest rows: attention takes a small share there, packing still fills them
+SHORTEST = (256, 512, 1024)  # positions that the shortest rows of a corpus may have
+ATTENTION = 1 / 2400  # time of a position's attention for each position of its row, in units of all else (SmolLM2)
 STEP = 64  # between the lengths that rows of what is left over may have
 POOL = 4096  # windows that are packed together: they bound the memory and, being many, fill the rows
 
@@ -68,17 +70,20 @@ class _Windows:
         return np.stack([document, np.maximum(behind - self.context, 0), scored, behind], axis=1)
 
 
-def row_length(tokens: int) -> int:
-    """Return the length of the shortest rows that hold a window of so many tokens."""
-    return SHORTEST << max(0, -(-tokens // SHORTEST) - 1).bit_length()
+def row_length(tokens: int, shortest: int = SHORTEST[0]) -> int:
+    """Return the least of shortest, 2 shortest, 4 shortest, ... that holds a window of so many tokens."""
+    return shortest << max(0, -(-tokens // shortest) - 1).bit_length()
 
 
-def pack(sizes: Sequence[int] | np.ndarray, length: int | None = None) -> list[tuple[int, list[int]]]:
+def pack(
+    sizes: Sequence[int] | np.ndarray, length: int | None = None, shortest: int = SHORTEST[0]
+) -> list[tuple[int, list[int]]]:
     """Put windows into rows, the longest first, each where it leaves the least room (best fit decreasing).
 
     Args:
         sizes: tokens of each window.
         length: of every row; by default a row is as long as its longest window needs.
+        shortest: length that a row then has at least.
 
     Returns:
         The length of each row and the numbers of its windows.
@@ -92,11 +97,16 @@ def pack(sizes: Sequence[int] | np.ndarray, length: int | None = None) -> list[t
             left, row = room.pop(found)
             rows[row][1].append(int(number))
         else:
-            left, row = length or row_length(size), len(rows)
+            left, row = length or row_length(size, shortest), len(rows)
             rows.append((left, [int(number)]))
         if left > size:
             bisect.insort(room, (left - size, row))
     return rows
+
+
+def shortest_rows(sizes: np.ndarray) -> int:
+    """Return which of `SHORTEST` lets windows of these sizes be computed in the least time."""
+    return min(SHORTEST, key=lambda one: sum(row * (1 + ATTENTION * row) for row, _ in pack(sizes, shortest=one)))
 
 
 def _fill(corpus: Corpus, end: int, shape: tuple[int, int], rows: list[np.ndarray]) -> Block:
@@ -150,9 +160,12 @@ def blocks(corpus: Corpus, end: int, context: int, positions: int, stride: int |
     windows = _Windows.of(corpus, context, stride)
     waiting: dict[int, list[np.ndarray]] = {}
     whole = False  # whether a whole block was made
+    shortest = 0
     for first in range(0, len(windows), POOL):
         spans = windows.spans(first, first + POOL)
-        for length, numbers in pack(spans[:, 3] - spans[:, 1]):
+        sizes = spans[:, 3] - spans[:, 1]
+        shortest = shortest or shortest_rows(sizes)  # the first windows decide, so that shapes stay few
+        for length, numbers in pack(sizes, shortest=shortest):
             rows = waiting.setdefault(length, [])
             rows.append(spans[numbers])
             if len(rows) == max(1, positions // length):
@@ -179,7 +192,7 @@ def _fewest_blocks(sizes: np.ndarray, positions: int, length: int | None) -> tup
         length: of the rows; by default, of those up to twice the shortest possible, the one with the fewest positions.
     """
     shortest = -(-int(sizes.max()) // STEP) * STEP
-    step = max(1, shortest // SHORTEST) * STEP
+    step = max(1, shortest // SHORTEST[0]) * STEP
     tried = []
     for one in (length,) if length is not None else range(shortest, 2 * shortest + 1, step):
         rows = [numbers for _, numbers in pack(sizes, one)]
