@@ -250,7 +250,7 @@ PRESETS: dict[str, Preset] = {
                 # Table 14: one epoch. No configuration is published: see `lm.model.presets`.
                 "olmo-237m": {**_OLMO, "model": "olmo-237m", "steps": 16_022, "evaluations": 1},
             },
-            # Table 2: a sample of 6 billion tokens, once; OLMo-1B's learning rate (Groeneveld et al. 2024).
+            # Table 2: a sample of 6 billion tokens, once; the learning rate of OLMo-1B.yaml of allenai/OLMo.
             "edited": {
                 "olmo-1b": {
                     **_OLMO,
