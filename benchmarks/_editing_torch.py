@@ -1,15 +1,15 @@
-"""Algorithm 1 with SmolLM2 on transformers and torch, run by itself in an interpreter that has them.
+"""Algorithm 1 with SmolLM2 on transformers and torch, served to benchmarks.editing by an interpreter that has them.
 
-`python _editing_torch.py GGUF IDS.npz` prints a JSON line whenever it knows more: for each type of the numbers, tokens
-per second (the best of the passes), selected and changed tokens. IDS.npz holds `tokens` and `starts` of documents,
-`end`, the end-of-text id, `threshold`, `top_k` and `temperature`.
+`python _editing_torch.py GGUF IDS.npz`: IDS.npz holds `tokens` and `starts` of documents, `end`, the end-of-text id,
+`threshold`, `top_k` and `temperature`. A run gives seconds, selected and changed tokens.
 
 Documents of similar lengths are passed together; the head sees no padding; candidates are sought only where a token is
 selected.
 """
 
+import copy
+import functools
 import itertools
-import json
 import pathlib
 import sys
 import time
@@ -17,11 +17,11 @@ import time
 import numpy as np
 import torch
 import transformers
+from _serve import serve
 from _smollm2_torch import load
 
 POSITIONS = 2048  # of a batch, padding included: of 512 to 8,192 about the fastest
 ROWS = 512  # logits at a time
-PASSES = {torch.bfloat16: 2, torch.float32: 1}
 
 
 def batches(documents):
@@ -68,8 +68,17 @@ def edit(model, documents, end, threshold, top_k, temperature):
     return edited, selected
 
 
+def run(model, documents, settings):
+    """Edit all documents once."""
+    start = time.perf_counter()
+    edited, selected = edit(model, documents, *settings)
+    seconds = time.perf_counter() - start
+    changed = sum(int((a != b).sum()) for a, b in zip(edited, documents, strict=True))
+    return {"seconds": seconds, "selected": selected, "changed": changed}
+
+
 def main():
-    """Measure bfloat16 and float32."""
+    """Offer bfloat16 and float32."""
     given = np.load(sys.argv[2])
     documents = [
         torch.tensor(given["tokens"][a:b].astype(np.int64)) for a, b in itertools.pairwise(given["starts"].tolist())
@@ -77,20 +86,9 @@ def main():
     settings = int(given["end"]), float(given["threshold"]), int(given["top_k"]), float(given["temperature"])
     torch.manual_seed(0)
     loaded, _, _ = load(pathlib.Path(sys.argv[1]))
-    number = sum(map(len, documents))
-    found = {"versions": {"torch": torch.__version__, "transformers": transformers.__version__}, "rows": {}}
-    for kind, passes in PASSES.items():
-        model = loaded.to(kind)
-        edit(model, documents[:1], *settings)
-        best = float("inf")
-        for _ in range(passes):
-            start = time.perf_counter()
-            edited, selected = edit(model, documents, *settings)
-            best = min(best, time.perf_counter() - start)
-        changed = sum(int((a != b).sum()) for a, b in zip(edited, documents, strict=True))
-        row = {"tokens_per_second": number / best, "selected": selected, "changed": changed}
-        found["rows"][str(kind).removeprefix("torch.")] = row
-        print(json.dumps(found), flush=True)
+    models = {"float32": loaded, "bfloat16": copy.deepcopy(loaded).to(torch.bfloat16)}
+    ways = {f"transformers, {name}": functools.partial(run, one, documents, settings) for name, one in models.items()}
+    serve(ways, {"versions": {"torch": torch.__version__, "transformers": transformers.__version__}})
 
 
 if __name__ == "__main__":

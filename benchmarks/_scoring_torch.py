@@ -1,12 +1,12 @@
-"""Scoring SmolLM2 with transformers, run by itself in an interpreter that has torch.
+"""Scoring SmolLM2 with transformers, served to benchmarks.scoring by an interpreter that has torch.
 
-`python _scoring_torch.py GGUF IDS.npz` prints one JSON line: for each way of running, tokens per second (the best of
-two passes), seconds before the first timed pass and the mean nats per token. IDS.npz holds `tokens` and `starts` of
-documents, and `end`, the end-of-text id.
+`python _scoring_torch.py GGUF IDS.npz`: IDS.npz holds `tokens` and `starts` of documents, and `end`, the end-of-text
+id. A run gives seconds and the mean nats per token.
 """
 
+import copy
+import functools
 import itertools
-import json
 import pathlib
 import sys
 import time
@@ -14,6 +14,7 @@ import time
 import numpy as np
 import torch
 import transformers
+from _serve import serve
 from _smollm2_torch import load
 
 BATCH = 8  # documents of similar lengths together, padded to the longest
@@ -46,24 +47,21 @@ def nats(model, made):
     return total
 
 
+def run(model, made, number):
+    """Score all documents once."""
+    start = time.perf_counter()
+    total = nats(model, made)
+    return {"seconds": time.perf_counter() - start, "nats": total / number}
+
+
 def main():
-    """Measure float32 and bfloat16, eager, and the faster one compiled."""
-    path, arrays = pathlib.Path(sys.argv[1]), np.load(sys.argv[2])
+    """Offer float32 and bfloat16."""
+    arrays = np.load(sys.argv[2])
     made, number = batches(arrays["tokens"], arrays["starts"], arrays["end"]), len(arrays["tokens"])
-    found = {}
-    loaded, _, _ = load(path)
-    for name, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16), ("bfloat16 compiled", None)):
-        model = torch.compile(loaded, dynamic=True) if kind is None else loaded.to(kind)
-        start = time.perf_counter()
-        total = nats(model, made if kind is None else made[:1])
-        warm, best = time.perf_counter() - start, float("inf")
-        for _ in range(2 if kind != torch.float32 else 1):
-            start = time.perf_counter()
-            total = nats(model, made)
-            best = min(best, time.perf_counter() - start)
-        found[name] = {"tokens_per_second": number / best, "warm_seconds": warm, "nats": total / number}
-        found["versions"] = {"torch": torch.__version__, "transformers": transformers.__version__}
-        print(json.dumps(found), flush=True)
+    loaded, _, _ = load(pathlib.Path(sys.argv[1]))
+    models = {"float32": loaded, "bfloat16": copy.deepcopy(loaded).to(torch.bfloat16)}
+    ways = {f"transformers, {name}": functools.partial(run, model, made, number) for name, model in models.items()}
+    serve(ways, {"versions": {"torch": torch.__version__, "transformers": transformers.__version__}})
 
 
 if __name__ == "__main__":

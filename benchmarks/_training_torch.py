@@ -1,7 +1,7 @@
-"""The model of benchmarks.training in PyTorch, run by itself in an interpreter that has torch.
+"""The model of benchmarks.training in PyTorch, served to it by an interpreter that has torch.
 
-`python _training_torch.py SIZES SECONDS` prints one JSON line: for each way of running, tokens per second (the
-median over steps) and seconds before the first timed step. SIZES is the JSON of the sizes, by the names below.
+`python _training_torch.py SIZES SECONDS`: SIZES is the JSON of the sizes, by the names below. A run gives the median
+seconds of a step over about SECONDS, the first one the seconds of the first three steps.
 """
 
 import contextlib
@@ -9,8 +9,10 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 
 import torch
+from _serve import serve
 from torch import nn
 from torch.nn import functional
 
@@ -57,8 +59,8 @@ class Decoder(nn.Module):
         return functional.cross_entropy(logits.flatten(0, 1).float(), target.flatten())
 
 
-def measure(sizes: dict, seconds: float, compiled: bool, low: bool) -> dict:
-    """Train on random tokens for about `seconds`; return tokens per second and seconds before the first step."""
+def prepared(sizes: dict, seconds: float, compiled: bool, low: bool) -> Callable[[], dict]:
+    """Return what trains on random tokens: three steps at first, then for about `seconds` whenever it is called."""
     torch.manual_seed(0)
     batch = sizes["batch"]
     model = Decoder(**{name: value for name, value in sizes.items() if name != "batch"})
@@ -76,29 +78,36 @@ def measure(sizes: dict, seconds: float, compiled: bool, low: bool) -> dict:
         optimizer.zero_grad(set_to_none=True)
         return loss.item()
 
-    start = time.perf_counter()
-    step(), step(), step()
-    ready, times = time.perf_counter() - start, []
-    while sum(times) < seconds or len(times) < 5:
+    started = False
+
+    def run() -> dict:
+        nonlocal started
         start = time.perf_counter()
-        loss = step()
-        times.append(time.perf_counter() - start)
-    return {
-        "tokens_per_second": token.numel() / statistics.median(times), "first_steps_seconds": ready,
-        "steps": len(times), "loss": loss,
-    }  # fmt: skip
+        if not started:
+            step(), step(), step()
+            started = True
+            return {"seconds": time.perf_counter() - start}
+        times, loss = [], 0.0
+        while sum(times) < seconds or len(times) < 5:
+            start = time.perf_counter()
+            loss = step()
+            times.append(time.perf_counter() - start)
+        return {"seconds": statistics.median(times), "loss": loss}
+
+    return run
 
 
 def main() -> None:
+    """Offer eager and compiled, float32 and bfloat16."""
     sizes, seconds = json.loads(sys.argv[1]), float(sys.argv[2])
-    runs = {
-        f"{'compiled' if compiled else 'eager'}, {'bfloat16' if low else 'float32'}": measure(
+    ways = {
+        f"torch, {'compiled' if compiled else 'eager'}, {'bfloat16' if low else 'float32'}": prepared(
             sizes, seconds, compiled, low
         )
         for compiled in (False, True)
         for low in (False, True)
     }
-    print(json.dumps({"runs": runs, "version": torch.__version__, "threads": torch.get_num_threads()}))
+    serve(ways, {"versions": {"torch": torch.__version__}})
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
-"""Editing with SmolLM2 on the CPU: tokens per second against Algorithm 1 on transformers with torch, and memory.
+"""Editing with SmolLM2 on the CPU: tokens per second against Algorithm 1 on transformers with torch, in turn; memory.
 
 `python -m benchmarks editing` measures speed. The memory of `toedit edit` with the tiny prior is measured by itself,
 because it takes minutes a file: `python -m benchmarks.editing memory`.
 """
 
-import importlib.metadata
+import functools
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -18,27 +16,23 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import _peers
-from benchmarks.scoring import gflops
+from benchmarks import _turns
 from lm.data import sources
 from lm.editing.config import EditConfig
 from lm.editing.documents import DocumentEncoder, TokenizedDocument
 from lm.editing.prior import BOUND, Prior, decisions, prepare_prior
 from lm.memory import keep_freed_memory
 from lm.model.config import Compute
-from lm.weights.load import load
-from paper.results import processor
+from lm.weights.load import fetch_smollm2, load
 
 DOMAINS = ("sotu", "novels", "python")
 TOKENS = 12_000  # to edit
 SHORTEST, LONGEST = 64, 1024  # tokens of a document
 CONFIG = EditConfig()
-PASSES: dict[Compute, int] = {"bfloat16": 2, "float32": 1}
-LIMIT = 120  # seconds for torch; what it has by then counts
+ROUNDS: dict[Compute, int] = {"bfloat16": 4, "float32": 1}
+HEADS = {"bfloat16": {"pruned head": False, "full head": True}, "float32": {"pruned head": False}}
 # Bytes of files, and of the text in them, the rest of which is another field: the tiny prior edits about 50 kB/s.
 FILES = ((10**4, 10**4), (10**7, 10**7), (10**8, 5 * 10**6), (10**9, 5 * 10**6))
-FOLDER = Path("results/bench")
-SUMMARY = Path(__file__).with_suffix(".md")
 
 
 def passages(end: int = LONGEST) -> Iterator[str]:
@@ -75,19 +69,13 @@ def needed(prior: Prior, documents: list[TokenizedDocument], full_rows: int, bou
 
 
 def ours(prior: Prior, documents: list[TokenizedDocument], *, full: bool) -> dict[str, float]:
-    """Measure the best of the warm passes, and the first one with compilation."""
-    number, best, cold = sum(len(one.tokens) for one in documents), np.inf, 0.0
-    found = []
-    for turn in range(1 + PASSES[prior.compute]):
-        start = time.perf_counter()
-        found = decisions(prior, documents, CONFIG, full=full)
-        took = time.perf_counter() - start
-        cold, best = (took, best) if turn == 0 else (cold, min(best, took))
+    """Decide on the documents once."""
+    seconds, found = _turns.timed(lambda: decisions(prior, documents, CONFIG, full=full))
+    number = sum(len(one.tokens) for one in documents)
     rows = sum(int(np.isfinite(one.probability).sum()) for one in found)
     return {
-        "tokens_per_second": number / best,
-        "cold_seconds": cold,
-        "gflops": needed(prior, documents, rows, 0 if full else number) / best / 1e9,
+        "seconds": seconds,
+        "flops": needed(prior, documents, rows, 0 if full else number),
         "head_rows": rows / number,
         "selected": sum(int(one.selected.sum()) for one in found),
         "changed": sum(int(one.changed(d.tokens).sum()) for one, d in zip(found, documents, strict=True)),
@@ -96,7 +84,7 @@ def ours(prior: Prior, documents: list[TokenizedDocument], *, full: bool) -> dic
 
 def measure() -> dict[str, Any]:
     """Return the speeds of this module."""
-    pretrained = load("smollm2")
+    machine, pretrained = _turns.Machine(), load("smollm2")
     encoder, end = DocumentEncoder(pretrained.tokenizer), pretrained.tokenizer.end
     documents: list[TokenizedDocument] = []
     for number, text in enumerate(passages()):
@@ -104,31 +92,33 @@ def measure() -> dict[str, Any]:
         if sum(len(one.tokens) for one in documents) >= TOKENS:
             break
     lengths = [len(one.tokens) for one in documents]
-    data: dict[str, Any] = {"tokens": sum(lengths), "documents": len(lengths), "lengths": lengths, "ours": {}}
-    for compute in PASSES:
-        prior = prepare_prior(pretrained, compute=compute)
-        rate = gflops(compute)
-        for name, full in (("pruned head", False), ("full head", True)):
-            row = {**ours(prior, documents, full=full), "matmul_gflops": max(rate, gflops(compute))}
-            data["ours"][f"{compute}, {name}"] = row
-            print(compute, name, row, flush=True)
-        del prior
-    data["torch"] = _peers.measure(
+    runs = {}
+    with _turns.torch(
         "_editing_torch.py",
-        LIMIT,
+        str(fetch_smollm2()),
         tokens=np.concatenate([one.tokens for one in documents]),
         starts=np.cumsum([0, *lengths]),
         end=end,
         threshold=CONFIG.threshold,
         top_k=CONFIG.top_k,
         temperature=CONFIG.temperature,
-    )
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy")}
-    data["machine"] = {
-        "processor": processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0],
-        "python": platform.python_version(), **versions, **data["torch"].pop("versions", {}),
-    }  # fmt: skip
-    return data
+    ) as peer:
+        for compute, rounds in ROUNDS.items():
+            prior = prepare_prior(pretrained, compute=compute)
+            ways: dict[str, _turns.Way] = {
+                f"ours, {name}, {compute}": functools.partial(ours, prior, documents, full=full)
+                for name, full in HEADS[compute].items()
+            }
+            ways[f"products, {compute}"] = functools.partial(_turns.product_rate, compute)
+            ways |= {name: way for name, way in peer["ways"].items() if name.endswith(f" {compute}")}
+            runs |= _turns.in_turn(ways, rounds)
+    return {
+        "tokens": sum(lengths),
+        "documents": len(lengths),
+        "lengths": lengths,
+        "runs": runs,
+        "machine": machine.described("jax", "jaxlib", "flax", **peer["versions"]),
+    }
 
 
 def write_file(path: Path, size: int, text: int) -> None:
@@ -177,46 +167,43 @@ def edit_memory(size: int, text: int) -> dict[str, Any]:
 
 def table(data: dict[str, Any]) -> str:
     """Return the numbers as a text in Markdown."""
-    machine = data["machine"]
-    versions = ", ".join(
-        f"{name} {machine[name]}" for name in ("python", "jax", "flax", "torch", "transformers") if name in machine
-    )
+    runs = data["runs"]
     lines = [
         "# Editing with SmolLM2-135M",
         "",
         f"Algorithm 1 (P >= {CONFIG.threshold}, the {CONFIG.top_k} likeliest, temperature {CONFIG.temperature:g}) on "
         f"{data['tokens']:,} tokens in {data['documents']} documents of {min(data['lengths'])} to "
-        f"{max(data['lengths']):,} tokens (median {int(np.median(data['lengths']))}) of {', '.join(DOMAINS)}. "
-        f"{machine['processor']}, {machine['cores']} cores, load {machine['load']:.1f} at the end; {versions}. "
-        "Command: `python -m benchmarks editing`.",
+        f"{max(data['lengths']):,} tokens (median {int(np.median(data['lengths']))}) of {', '.join(DOMAINS)}; all ways "
+        f"in turn, {ROUNDS['bfloat16']} rounds (float32 {ROUNDS['float32']}), medians. "
+        f"{_turns.sentence(data['machine'])} Command: `python -m benchmarks editing`.",
         "",
         "| what | tokens/s | needed work's share of the matrix products' rate | tokens that need the whole head | "
         "first pass, s | selected | changed |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, row in data["ours"].items():
+    for name, those in runs.items():
+        if name.startswith("products"):
+            continue
+        rates = runs[f"products, {name.rsplit(' ', maxsplit=1)[-1]}"]
+        last = those[-1]
+        share = _turns.share(those, last["flops"], rates)[1] if "flops" in last else ""
         lines.append(
-            f"| ours, {name} | {row['tokens_per_second']:.0f} | {100 * row['gflops'] / row['matmul_gflops']:.0f} % of "
-            f"{row['matmul_gflops']:.0f} GFLOP/s | {100 * row['head_rows']:.0f} % | {row['cold_seconds']:.1f} | "
-            f"{row['selected']} | {row['changed']} |"
+            f"| {name} | {data['tokens'] / np.median(_turns.seconds(those)):.0f} | {share} "
+            f"| {100 * last.get('head_rows', 1):.0f} % | {those[0]['seconds']:.1f} | {last['selected']} "
+            f"| {last['changed']} |"
         )
-    rows = data["torch"].get("rows", {})
-    for name, row in rows.items():
-        lines.append(
-            f"| transformers, {name} | {row['tokens_per_second']:.0f} | | 100 % | | {row['selected']} | "
-            f"{row['changed']} |"
-        )
-    best = max(row["tokens_per_second"] for row in data["ours"].values())
-    lines += ["", "What is computed in padding counts as no work."]
-    if rows:
-        ratio = best / max(row["tokens_per_second"] for row in rows.values())
+    lines += ["", "What is computed in padding counts as no work.", ""]
+    best, peer = _turns.best(runs, "ours"), _turns.best(runs, "transformers")
+    assert best is not None
+    if peer:
+        ratio, words = _turns.times_faster(runs[best], runs[peer])
         verdict = "met" if ratio >= 1.4 else "missed"
-        lines += ["", f"Conclusion: {ratio:.2f} times transformers in its best type (aim 1.4: {verdict})."]
+        lines.append(f"Conclusion: {words} as fast as transformers in its best type (aim 1.4: {verdict}).")
     else:
-        lines += ["", "Conclusion: no interpreter with torch and transformers here, so nothing to compare with."]
-    chosen = max(data["ours"].values(), key=lambda row: row["tokens_per_second"])
-    share = chosen["gflops"] / chosen["matmul_gflops"]
-    lines[-1] += f" {100 * share:.0f} % of the matrix products' rate (aim 70 %: {'met' if share >= 0.7 else 'missed'})."
+        lines.append("Conclusion: no interpreter with torch and transformers here, so nothing to compare with.")
+    rates = runs[f"products, {best.rsplit(' ', maxsplit=1)[-1]}"]
+    share, words = _turns.share(runs[best], runs[best][-1]["flops"], rates)
+    lines[-1] += f" Of the matrix products' rate, {words} (aim 70 %: {'met' if share >= 0.7 else 'missed'})."
     if "memory" in data:
         lines += ["", *memory_table(data["memory"])]
     return "\n".join([*lines, ""])
@@ -246,16 +233,8 @@ def memory_table(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _save(data: dict[str, Any]) -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / "editing.json").write_text(json.dumps(data, indent=1))
-    text = table(data)
-    SUMMARY.write_text(text)
-    print(text)
-
-
 def _kept() -> dict[str, Any]:
-    path = FOLDER / "editing.json"
+    path = Path("results/bench/editing.json")
     return json.loads(path.read_text()) if path.exists() else {}
 
 
@@ -263,7 +242,8 @@ def main() -> None:
     """Measure speed, print the table and write results/bench/editing.json and the summary beside this file."""
     keep_freed_memory()
     memory = {name: rows for name, rows in _kept().items() if name == "memory"}
-    _save(measure() | memory)
+    data = measure() | memory
+    _turns.save("editing", data, table(data))
 
 
 def main_memory() -> None:
@@ -273,7 +253,7 @@ def main_memory() -> None:
     for size, text in FILES:
         data["memory"].append(edit_memory(size, text))
         print({name: value for name, value in data["memory"][-1].items() if name != "curve"}, flush=True)
-        _save(data)
+        _turns.save("editing", data, table(data))
 
 
 if __name__ == "__main__":

@@ -1,115 +1,90 @@
-"""Tokens per second of decoding with SmolLM2 on the CPU: ours against transformers' generate, same prompts."""
+"""Tokens per second of decoding with SmolLM2 on the CPU: ours against transformers' generate, same prompts, in turn."""
 
-import importlib.metadata
-import json
-import os
-import platform
-import time
-from pathlib import Path
+import functools
 from typing import Any
 
 import numpy as np
 
-from benchmarks import _peers
+from benchmarks import _turns
 from lm.data import sources
 from lm.generation import decode
 from lm.generation.sampling import SamplingConfig
 from lm.memory import keep_freed_memory
 from lm.model.config import Compute
-from lm.weights.load import load
-from paper.results import processor
+from lm.weights.load import fetch_smollm2, load
 
 PROMPT, TOKENS = 32, 96  # tokens of a prompt; to make for each
 SIZES = (1, 8, 32)
 DRAWS = {"greedy": SamplingConfig(temperature=0), "sampled": SamplingConfig(temperature=0.8, top_p=0.95)}
 COMPUTES: tuple[Compute, ...] = ("bfloat16", "float32")
-PASSES = 2
-LIMIT = 110  # seconds for torch; what it has by then counts
-FOLDER = Path("results/bench")
-SUMMARY = Path(__file__).with_suffix(".md")
+ROUNDS = 3
 
 
-def ours(prompts: np.ndarray, compute: Compute) -> list[dict[str, Any]]:
-    """The better of two warm passes for each batch size and way of drawing, prompts included."""
-    pretrained = load("smollm2", compute=compute)
-    weights = decode.prepare(pretrained.model)
-    found = []
-    for size in SIZES:
-        names = [f"document {number}" for number in range(size)]
-        for name, sampling in DRAWS.items():
-            # No end: every row makes all of its tokens.
-            request = decode.Request(sampling, TOKENS, (), pretrained.tokenizer.size)
-            asked, best = prompts[:size].tolist(), np.inf
-            for number in range(1 + PASSES):
-                start = time.perf_counter()
-                made = decode.decode(weights, asked, names, request, 0, prompt_places=PROMPT, rows=size)
-                best = min(best, time.perf_counter() - start) if number else np.inf
-                assert all(len(one.tokens) == TOKENS for one in made)
-            row = {"type": compute, "draw": name, "batch": size, "tokens_per_second": size * TOKENS / best}
-            found.append(row)
-            print(row, flush=True)
-    return found
+def ours(weights: decode.Weights, request: decode.Request, prompts: np.ndarray, names: list[str]) -> dict[str, float]:
+    """Continue the prompts once, as one batch."""
+    asked, rows = prompts.tolist(), len(prompts)
+    seconds, made = _turns.timed(
+        lambda: decode.decode(weights, asked, names, request, 0, prompt_places=PROMPT, rows=rows)
+    )
+    assert all(len(one.tokens) == TOKENS for one in made)
+    return {"seconds": seconds}
 
 
 def measure() -> dict[str, Any]:
     """All numbers of this module."""
-    tokenizer = load("smollm2").tokenizer
-    (ids,) = tokenizer.encode([next(iter(sources.load("sotu", "test"))).text])
+    machine, vocabulary = _turns.Machine(), load("smollm2").tokenizer
+    (ids,) = vocabulary.encode([next(iter(sources.load("sotu", "test"))).text])
     prompts = np.asarray(ids[: PROMPT * max(SIZES)], np.int64).reshape(-1, PROMPT)
-    data: dict[str, Any] = {"ours": [row for compute in COMPUTES for row in ours(prompts, compute)]}
-    sampled = DRAWS["sampled"]
-    data["torch"] = _peers.measure(
-        "_generation_torch.py",
-        LIMIT,
-        prompts=prompts,
-        sizes=SIZES,
-        tokens=TOKENS,
-        temperature=sampled.temperature,
-        top_p=sampled.top_p,
-    )
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy")}
-    data["machine"] = {
-        "processor": processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0],
-        "python": platform.python_version(), **versions, **data["torch"].pop("versions", {}),
-    }  # fmt: skip
-    return data
+    weights = {compute: decode.prepare(load("smollm2", compute=compute).model) for compute in COMPUTES}
+    sampled, runs = DRAWS["sampled"], {}
+    given = {"prompts": prompts, "tokens": TOKENS, "temperature": sampled.temperature, "top_p": sampled.top_p}
+    with _turns.torch("_generation_torch.py", str(fetch_smollm2()), sizes=SIZES, **given) as peer:
+        for draw, sampling in DRAWS.items():
+            # No end: every row makes all of its tokens.
+            request = decode.Request(sampling, TOKENS, (), vocabulary.size)
+            for size in SIZES:
+                names = [f"document {number}" for number in range(size)]
+                ways: dict[str, _turns.Way] = {
+                    f"ours, {draw}, {size}, {compute}": functools.partial(ours, one, request, prompts[:size], names)
+                    for compute, one in weights.items()
+                }
+                begin = f"transformers, {draw}, {size}, "
+                ways |= {name: way for name, way in peer["ways"].items() if name.startswith(begin)}
+                runs |= _turns.in_turn(ways, ROUNDS)
+    return {"runs": runs, "machine": machine.described("jax", "jaxlib", "flax", **peer["versions"])}
 
 
 def table(data: dict[str, Any]) -> str:
     """The numbers as a text in Markdown."""
-    machine = data["machine"]
-    versions = ", ".join(
-        f"{name} {machine[name]}" for name in ("python", "jax", "flax", "torch", "transformers") if name in machine
-    )
     lines = [
         "# Decoding with SmolLM2-135M",
         "",
         f"Tokens per second while {TOKENS} tokens are made after each of a batch of prompts of {PROMPT} tokens "
-        f"(presidential speeches), prompts included. {machine['processor']}, {machine['cores']} cores, load "
-        f"{machine['load']:.1f} at the end; {versions}. Command: `python -m benchmarks generation`.",
+        f"(presidential speeches), prompts included; both sides in turn, {ROUNDS} rounds, medians. "
+        f"{_turns.sentence(data['machine'])} Command: `python -m benchmarks generation`.",
         "",
-        "| draw | batch | ours, bfloat16 | ours, float32 | transformers, bfloat16 | transformers, float32 | ratio of "
-        "the best |",
+        "| draw | batch | ours, bfloat16 | ours, float32 | transformers, bfloat16 | transformers, float32 | best "
+        "against best |",
         "|---|---|---|---|---|---|---|",
     ]
-    ratios = []
+    runs, ratios = data["runs"], []
     for draw in DRAWS:
         for size in SIZES:
-            cells, best = [], []
-            for rows in (data["ours"], data["torch"].get("rows", [])):
-                rates = {
-                    row["type"]: row["tokens_per_second"]
-                    for row in rows
-                    if row["draw"] == draw and row["batch"] == size
-                }
-                cells += [f"{rates[kind]:.1f}" if kind in rates else "not measured" for kind in COMPUTES]
-                best.append(max(rates.values(), default=float("nan")))
-            ratios.append(best[0] / best[1])
-            lines.append(f"| {draw} | {size} | {' | '.join(cells)} | {ratios[-1]:.2f} |")
-    known = [ratio for ratio in ratios if np.isfinite(ratio)]
+            cells = []
+            for side in ("ours", "transformers"):
+                for compute in COMPUTES:
+                    those = runs.get(f"{side}, {draw}, {size}, {compute}")
+                    rate = size * TOKENS / np.median(_turns.seconds(those)) if those else None
+                    cells.append("not measured" if rate is None else f"{rate:.1f}")
+            best, peer = (_turns.best(runs, f"{side}, {draw}, {size}, ") for side in ("ours", "transformers"))
+            words = ""
+            if best and peer:
+                ratio, words = _turns.times_faster(runs[best], runs[peer])
+                ratios.append(ratio)
+            lines.append(f"| {draw} | {size} | {' | '.join(cells)} | {words} |")
     conclusion = (
-        f"ours is {min(known):.2f} to {max(known):.2f} times as fast as transformers in its better type"
-        if known
+        f"ours is {min(ratios):.2f} to {max(ratios):.2f} times as fast as transformers in its better type"
+        if ratios
         else "no interpreter with torch and transformers here, so nothing to compare with"
     )
     sampled = DRAWS["sampled"]
@@ -128,11 +103,7 @@ def main() -> None:
     """Measure, print the table and write results/bench/generation.json and the summary beside this file."""
     keep_freed_memory()
     data = measure()
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / "generation.json").write_text(json.dumps(data, indent=1))
-    text = table(data)
-    SUMMARY.write_text(text)
-    print(text)
+    _turns.save("generation", data, table(data))
 
 
 if __name__ == "__main__":

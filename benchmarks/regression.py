@@ -5,19 +5,16 @@ Its time to a relative standard error s at every generation is (time of one repe
 mean and variance measured over the repeats run. Every ratio is within one run of this module on one machine.
 """
 
-import importlib.metadata
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
-from paper.results import processor
+from benchmarks import _turns
 
 T, D, GENERATIONS = 1000, 100, 100
 COUNTS = (100,) * (GENERATIONS - 1)
@@ -25,8 +22,6 @@ TARGET = 1e-4  # relative standard error, at every generation
 REPEATS = 60  # of the usual way
 SHARE = 0.125  # edited at the first edit by the high-confidence rule
 REPLICATES = 100
-FOLDER = Path("results/bench")
-SUMMARY = Path(__file__).with_suffix(".md")
 
 
 def usual_repeat(rng: np.random.Generator, tau: float | None) -> np.ndarray:
@@ -128,7 +123,7 @@ def measure() -> dict:
     """All numbers of this module."""
     from theory.confidence import threshold_for_share
 
-    tau = float(threshold_for_share(T, D, SHARE))
+    machine, tau = _turns.Machine(), float(threshold_for_share(T, D, SHARE))
     gflops = matmul_gflops()
     random_usual, confident_usual = faster_usual(None), faster_usual(tau)
     usual_seconds = random_usual["seconds_per_repeat"] * random_usual["repeats_needed"]
@@ -184,23 +179,18 @@ def measure() -> dict:
         "matmul": {
             "float64_gflops": gflops, "literal_gflops": reached_gflops, "share": reached_gflops / gflops,
         },
-        "machine": {
-            "processor": processor(), "cores": os.cpu_count(), "system": platform.platform(),
-            "load": os.getloadavg()[0], "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("numpy", "scipy", "jax", "jaxlib")},
-        },
+        "machine": machine.described("numpy", "scipy", "jax", "jaxlib"),
     }  # fmt: skip
 
 
 def table(data: dict) -> str:
     """The numbers as a text in Markdown."""
-    machine, memory, matmul = data["machine"], data["memory"], data["matmul"]
+    memory, matmul = data["memory"], data["matmul"]
     lines = [
         "# Error curves in regression",
         "",
-        f"T = {T}, d = {D}, {GENERATIONS} generations. {machine['processor']}, {machine['cores']} cores, "
-        f"load {machine['load']:.1f} at the end; Python {machine['python']}, NumPy {machine['numpy']}, "
-        f"SciPy {machine['scipy']}, JAX {machine['jax']}. Command: `python -m benchmarks`.",
+        f"T = {T}, d = {D}, {GENERATIONS} generations. {_turns.sentence(data['machine'])} "
+        "Command: `python -m benchmarks regression`.",
         "",
         f"Usual way (a NumPy loop, one `pinv` a repeat; {data['usual']['repeats_run']} repeats timed): "
         + "; ".join(
@@ -247,11 +237,7 @@ def main() -> None:
     data = measure()
     data["wall_seconds"] = time.perf_counter() - start
     data["peak_bytes_of_this_process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / "regression.json").write_text(json.dumps(data, indent=1))
-    text = table(data)
-    SUMMARY.write_text(text)
-    print(text)
+    _turns.save("regression", data, table(data))
 
 
 if __name__ == "__main__":

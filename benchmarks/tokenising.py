@@ -4,22 +4,18 @@ Every ratio is within one run of this module on one machine. Text: the sources s
 thread, SmolLM2's tokenizer; cold is the first pass over a source, warm the second.
 """
 
-import importlib.metadata
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from paper.results import processor
+from benchmarks import _turns
 
 SOURCES = ("sotu", "novels")
 SIZES = (25, 100, 400)  # MB of tokens
-FOLDER = Path("results/bench")
-SUMMARY = Path(__file__).with_suffix(".md")
 
 
 def speeds() -> dict[str, dict[str, float]]:
@@ -101,13 +97,10 @@ def in_fresh_process(call: str) -> dict:
 
 def table(data: dict) -> str:
     """The numbers as a text in Markdown."""
-    machine = data["machine"]
     lines = [
         "# Tokenising and token files",
         "",
-        f"{machine['processor']}, {machine['cores']} cores, load {machine['load']:.1f} at the end; Python "
-        f"{machine['python']}, tokenizers {machine['tokenizers']}, NumPy {machine['numpy']}, PyArrow "
-        f"{machine['pyarrow']}. Command: `python -m benchmarks tokenising`.",
+        f"{_turns.sentence(data['machine'])} Command: `python -m benchmarks tokenising`.",
         "",
         "One process, SmolLM2's tokenizer, MB/s of UTF-8. Ours includes the proof that every byte comes back; the "
         "library is `encode_batch_fast`, and the last column what decoding every document would add to it.",
@@ -144,20 +137,13 @@ def table(data: dict) -> str:
 
 def main() -> None:
     """Measures, prints the table and writes results/bench/tokenising.json and the summary beside this file."""
+    machine = _turns.Machine()
     data = {
         "speeds": in_fresh_process("speeds()"),
         "peaks": {size: in_fresh_process(f"peak({size})") for size in SIZES},
-        "machine": {
-            "processor": processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0],
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("tokenizers", "numpy", "pyarrow")},
-        },
-    }  # fmt: skip
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / "tokenising.json").write_text(json.dumps(data, indent=1))
-    text = table(data)
-    SUMMARY.write_text(text)
-    print(text)
+    }
+    data["machine"] = machine.described("tokenizers", "numpy", "pyarrow")
+    _turns.save("tokenising", data, table(data))
 
 
 if __name__ == "__main__":
