@@ -25,7 +25,10 @@ from paper.errors import InputError
 from paper.results import ROOT, git
 
 COMMITTED = ROOT / "paper" / "results" / "experiments" / "laptop"
-FILES = tuple(f"paper/results/experiments/laptop/{name}.json" for name in EXPERIMENTS)
+FILES = (
+    *(f"paper/results/experiments/laptop/{name}.json" for name in EXPERIMENTS),
+    "lm/data/smollm2_corpus.jsonl.zst",
+)
 CONFIG: dict[str, Any] = {
     "seed": 0,
     "preset": "laptop",
