@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import pathlib
+import threading
 import tracemalloc
 
 import jax
@@ -18,6 +19,7 @@ from lm.data.corpus import Corpus
 from lm.data.tokenizer import Tokenizer
 from lm.errors import InputError
 from lm.evaluation import scoring
+from lm.evaluation.lanes import in_lanes
 from lm.evaluation.perplexity import Evaluation, evaluate, join, ratio
 from lm.evaluation.scoring import chosen_log_probabilities, log_probabilities, prepare, scores
 from lm.evaluation.windows import SHORTEST, blocks, pack, row_length, shortest_rows
@@ -352,3 +354,41 @@ def test_command_takes_a_part_in_the_order_of_hashes(place, capsys):
 def test_command_refuses_bad_input_in_one_sentence(place, options, message):
     with pytest.raises((InputError, PaperError), match=message):
         dataclasses.replace(_command(place, "speech"), **options).run()
+
+
+def test_lanes_give_the_same_bits_in_the_same_order(model, corpus):
+    scorer = prepare(model)
+    cut = list(blocks(corpus, END, 256, 256))
+    assert len(cut) > 4
+
+    def through(block):
+        return scoring.states(scorer, block.inputs, block.segments)
+
+    alone, three = list(in_lanes(cut, through, 1)), list(in_lanes(iter(cut), through, 3))
+    assert all(one is block for (one, _), block in zip(three, cut, strict=True))
+    for (_, one), (_, other) in zip(alone, three, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_lanes_take_few_items_ahead_work_side_by_side_and_raise_in_turn():
+    taken, meet = [], threading.Barrier(2, timeout=60)
+
+    def items():
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    def function(number):
+        if number == 12:
+            raise InputError("the twelfth is bad")
+        if number < 12:
+            meet.wait()  # passes only while two are at work
+        return np.full(2, number)
+
+    found = in_lanes(items(), function, 2)
+    for number, (item, made) in zip(range(12), found, strict=False):
+        assert item == number
+        np.testing.assert_array_equal(made, [number, number])
+        assert len(taken) <= number + 4
+    with pytest.raises(InputError, match="twelfth"):
+        next(found)

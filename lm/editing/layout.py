@@ -10,8 +10,8 @@ import numpy as np
 
 from lm.editing.documents import TokenizedDocument
 
-# Row lengths: four to a doubling, so that a row is padded by an eighth on average.
-LENGTHS = tuple((4 + part) << exponent for exponent in range(3, 17) for part in range(4))
+# Row lengths: eight to a doubling, so that a row is padded by a sixteenth on average; fewer where rows are short.
+LENGTHS = (*range(32, 64, 8), *((8 + part) << exponent for exponent in range(3, 16) for part in range(8)))
 
 
 class Block(NamedTuple):
@@ -76,7 +76,8 @@ def blocks(
     """
     windows = spans(np.asarray([len(one.tokens) for one in documents], np.int64), context)
     lengths = row_lengths(windows[:, 3] - windows[:, 1], context)
-    for T in np.unique(lengths).tolist():
+    # The longest first: what is computed side by side then ends together.
+    for T in np.unique(lengths)[::-1].tolist():
         chosen, B = windows[lengths == T], devices * max(1, positions // T)
         for first in range(0, len(chosen), B):
             yield _block(documents, end, chosen[first : first + B], (B, T))

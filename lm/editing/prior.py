@@ -21,6 +21,7 @@ from lm.editing.documents import TokenizedDocument, drawable
 from lm.editing.layout import Block, blocks
 from lm.editing.prune import Bound, make_bound, may_reach
 from lm.errors import InputError
+from lm.evaluation.lanes import in_lanes
 from lm.evaluation.scoring import Scorer, prepare, states
 from lm.generation.sampling import document_words
 from lm.model.config import Compute
@@ -32,7 +33,7 @@ from lm.weights.load import Pretrained
 Array = jax.Array
 
 CONTEXT = 1024  # longest window by default
-POSITIONS = {"cpu": 512}  # of a block on each device; few, as what the last block of a length lacks is padding
+POSITIONS = {"cpu": 256}  # of a block on each device; few, as what the last block of a length lacks is padding
 ROWS = {"cpu": 256}  # of the head at a time, on each device
 MANY_POSITIONS, MANY_ROWS = 16384, 1024  # on devices that need much at a time to be busy
 BOUND = 2048  # columns of the head that the bound looks at: the first ids, which tokenizers give to frequent tokens
@@ -270,7 +271,7 @@ def over_tokens(
     ):
         row, column = np.nonzero(kept)
         document, position = block.document[row], block.begin[row] + column
-        rows = np.asarray(state).reshape(*kept.shape, -1)[row, column]
+        rows = state.reshape(*kept.shape, -1)[row, column]
         queue.append((document, position, rows, block.targets[row, column], block.editable[row, column]))
         yield from flush(prior.rows)
     yield from flush(1)
@@ -281,26 +282,24 @@ def _passes(
     documents: Sequence[TokenizedDocument],
     wanted: Callable[[Array, Array], Array] | None,
     whole: np.ndarray,
-) -> Iterator[tuple[Block, Array, np.ndarray]]:
-    """Yield blocks with their states and which targets are wanted; the next is started before the last is awaited."""
+) -> Iterator[tuple[Block, np.ndarray, np.ndarray]]:
+    """Yield blocks with their states, shape (N, D), and which targets are wanted, shape (B, T)."""
 
-    def kept(block: Block, found: Array | None) -> np.ndarray:
+    def kept(block: Block, found: np.ndarray | None) -> np.ndarray:
         column = np.arange(block.inputs.shape[1])
         scored = (column >= block.scored[:, :1]) & (column < block.scored[:, 1:])
         if found is None:
             return scored
-        return scored & (np.asarray(found).reshape(scored.shape) | whole[block.document][:, None])
+        return scored & (found.reshape(scored.shape) | whole[block.document][:, None])
 
-    last: tuple[Block, Array, Array | None] | None = None
-    for block in blocks(documents, prior.tokenizer.end, prior.context, prior.positions, prior.devices):
+    def function(block: Block) -> tuple[Array, Array | None]:
         inputs, targets = _placed(prior, (block.inputs, block.targets.reshape(-1)))
         made = states(prior.scorer, inputs)
-        found = None if wanted is None or whole[block.document].all() else wanted(made, targets)
-        if last is not None:
-            yield last[0], last[1], kept(last[0], last[2])
-        last = block, made, found
-    if last is not None:
-        yield last[0], last[1], kept(last[0], last[2])
+        return made, None if wanted is None or whole[block.document].all() else wanted(made, targets)
+
+    cut = blocks(documents, prior.tokenizer.end, prior.context, prior.positions, prior.devices)
+    for block, (made, found) in in_lanes(cut, function, None if prior.mesh is None else 1):
+        yield block, made, kept(block, found)
 
 
 def _placed(prior: Prior, arrays: Any) -> Any:

@@ -6,7 +6,7 @@ a document in other company differ by rounding (with float32 products within the
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from lm.data.corpus import Corpus
 from lm.errors import InputError
+from lm.evaluation.lanes import in_lanes
 from lm.evaluation.windows import Block, blocks
 from lm.model.attention import causal_attention
 from lm.model.config import Compute, ModelConfig
@@ -74,7 +75,7 @@ def _layer(stacked: Array, number: Array | int, dtype: str) -> Array:
 
 def positions() -> int:
     """Return how many positions a block has: enough to keep the device busy, few enough for a CPU's caches."""
-    return 1024 if jax.default_backend() == "cpu" else 16384
+    return 512 if jax.default_backend() == "cpu" else 16384
 
 
 @partial(jax.jit, static_argnums=0)
@@ -153,21 +154,6 @@ def chosen_log_probabilities(states_NxD: Array, head_DxV: Array, target_N: Array
     return chosen - top - jnp.log(total)
 
 
-def over_blocks(cut: Iterable[Block], function: Callable[[Block], Any]) -> Iterator[tuple[Block, Any]]:
-    """Yield each block with what a jitted function makes of it, as NumPy arrays.
-
-    The next block is started before the last one's arrays are waited for, so that the device never waits for us.
-    """
-    last: tuple[Block, Any] | None = None
-    for block in cut:
-        made = function(block)
-        if last is not None:
-            yield last[0], jax.tree.map(np.asarray, last[1])
-        last = block, made
-    if last is not None:
-        yield last[0], jax.tree.map(np.asarray, last[1])
-
-
 def scores(
     scorer: Scorer, corpus: Corpus, end: int, stride: int | None = None, context: int | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -206,7 +192,7 @@ def scores(
         )
         return found_N.reshape(block.targets.shape)
 
-    for block, made in over_blocks(blocks(corpus, end, context, positions(), stride), score):
+    for block, made in in_lanes(blocks(corpus, end, context, positions(), stride), score):
         kept = block.place >= 0
         place, found = block.place[kept], made[kept]
         wrong = np.flatnonzero(~np.isfinite(found))
