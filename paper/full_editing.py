@@ -24,7 +24,7 @@ DOMAINS = ("sotu", "legal", "scripture", "biomedical", "security")
 SAMPLE, VERIFIED = 0.02, 20
 # The generations: beginnings of documents of these domains.
 AGAIN = ("sotu", "novels", "python")
-DOCUMENTS, CHARACTERS, GENERATIONS = 3, 3500, 2
+DOCUMENTS, CHARACTERS, GENERATIONS = 8, 3500, 3
 
 
 def _write(name: str, data: dict[str, Any], seconds: float) -> None:
