@@ -1,12 +1,14 @@
 """Training: loss, gradients, optimiser, checkpoints, metrics, signals; on the bytes of a real text."""
 
 import dataclasses
+import gc
 import json
 import math
 import os
 import pathlib
 import signal
 import struct
+import sys
 from fractions import Fraction
 from typing import Any
 
@@ -303,7 +305,9 @@ def largest(folder):
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "note"])
-def test_damaged_checkpoint_is_passed_over(damage, undisturbed, tmp_path):
+def test_damaged_checkpoint_is_passed_over(damage, undisturbed, tmp_path, monkeypatch):
+    left = []  # what is told on the standard error when garbage is collected
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: left.append(unraisable.exc_value))
     with pytest.raises(Killed):
         train(MODEL, CONFIG, DATA, tmp_path, killed_at(13))
     last = tmp_path / "checkpoints" / "10"
@@ -315,6 +319,8 @@ def test_damaged_checkpoint_is_passed_over(damage, undisturbed, tmp_path):
     path.write_bytes(bytes(data) if damage == "flip" else bytes(data[: len(data) // 2]))
     with pytest.warns(DamagedCheckpoint, match="10 is damaged"):
         found = named(train(MODEL, CONFIG, DATA, tmp_path))
+    gc.collect()
+    assert left == []
     assert_same_run(tmp_path, found, undisturbed)
 
 

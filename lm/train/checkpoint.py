@@ -6,11 +6,13 @@ than the seed in the note, since every draw is a function of it and of the row o
 """
 
 import errno
+import gc
 import logging
 import os
 import pathlib
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +24,15 @@ from lm.errors import InputError
 from lm.train.step import State, checksums
 
 STATE, NOTE = "state", "note"
+
+
+def _collect_quietly() -> None:
+    """Drop what orbax leaves when it cannot read: the readers of other arrays, which would each print a traceback."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
 
 
 class DamagedCheckpoint(UserWarning):
@@ -100,12 +111,13 @@ class Checkpoints:
             # Whatever a damaged file makes orbax, tensorstore or json raise means the same.
             except Exception as error:
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
-                warnings.warn(f"the checkpoint {self.folder / str(step)} is damaged ({reason})", DamagedCheckpoint, 2)
-                continue
-            for damaged in [number for number in steps if number > step]:
-                self.manager.delete(damaged)  # they would be in the way when the run comes to their steps
-            self.last = step
-            return found, note
+            else:
+                for damaged in [number for number in steps if number > step]:
+                    self.manager.delete(damaged)  # they would be in the way when the run comes to their steps
+                self.last = step
+                return found, note
+            _collect_quietly()
+            warnings.warn(f"the checkpoint {self.folder / str(step)} is damaged ({reason})", DamagedCheckpoint, 2)
         if steps:
             raise InputError(f"no checkpoint in {self.folder} can be read; remove the folder to start again")
         return None
