@@ -28,7 +28,8 @@ Array = jax.Array
 
 BLOCK = 128  # positions: of 64, 128 and 256 the fastest at 16 rows of 256 tokens
 BLOCKS = 8  # at most, as the code is unrolled over them and compiles in proportion
-KEYS = 256  # positions of a block of keys where queries and keys go through loops: faster than 512 and 1024
+UNROLLED = 4  # blocks up to which the forward pass is unrolled; beyond, the scores of a row of them outgrow the caches
+QUERIES = 64  # positions of a block of queries in loops, with BLOCK keys: as fast as 128 or faster
 MASKED = -1e9  # finite, so that differences of masked scores are never NaN
 
 
@@ -65,32 +66,24 @@ def _from_heads(x_ZxRxTxK: Array, B: int) -> Array:
     return jnp.moveaxis(x_ZxRxTxK.reshape(B, Z // B * R, T, K), 1, 2)
 
 
-def _with_ones(v_ZxTxK: Array) -> Array:
-    """Return the values with a last coordinate of 1: the product with the weights gives their sum too.
-
-    The weights are then written once, in the type of the products.
-    """
-    return jnp.pad(v_ZxTxK, ((0, 0), (0, 0), (0, 1)), constant_values=1)
-
-
 def _forward(q_BxTxHxK: Array, k_BxTxGxK: Array, v_BxTxGxK: Array, segment_BxT: Array) -> tuple[Array, Array]:
     """Return the outputs o and the logarithms l."""
-    if q_BxTxHxK.shape[1] > BLOCK * BLOCKS:
+    if q_BxTxHxK.shape[1] > BLOCK * UNROLLED:
         return _forward_in_loops(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT)
     B, T, H, K = q_BxTxHxK.shape
     G, dtype = k_BxTxGxK.shape[2], q_BxTxHxK.dtype
     R, Z = H // G, B * G
     scale, outputs, logs = 1 / math.sqrt(K), [], []
     q, k_T = _by_head(q_BxTxHxK, G), _by_head_transposed(k_BxTxGxK, G)[:, :, 0]
-    v = _with_ones(_by_head(v_BxTxGxK, G)[:, 0])
+    v = _by_head(v_BxTxGxK, G)[:, 0]
     for rows in _blocks(T):
         columns = slice(0, rows.stop)
         score = product(q[:, :, rows].reshape(Z, -1, K), k_T[:, :, columns]).reshape(B, G, R, -1, rows.stop) * scale
         score = jnp.where(_allowed(segment_BxT, rows, columns)[:, None, None], score, MASKED)
         top = jnp.max(score, axis=-1, keepdims=True)
-        weight = jnp.exp(score - top).astype(dtype)
-        mixed = product(weight.reshape(Z, -1, rows.stop), v[:, columns]).reshape(B, G, R, -1, K + 1)
-        mixed, total = mixed[..., :K], mixed[..., K:]
+        weight = jnp.exp(score - top)
+        total = jnp.sum(weight, axis=-1, keepdims=True)
+        mixed = product(weight.astype(dtype).reshape(Z, -1, rows.stop), v[:, columns]).reshape(B, G, R, -1, K)
         outputs.append((mixed / total).astype(dtype))
         logs.append((top + jnp.log(total))[..., 0])
     output = _from_heads(jnp.concatenate(outputs, axis=3).reshape(Z, R, T, K), B)
@@ -98,46 +91,48 @@ def _forward(q_BxTxHxK: Array, k_BxTxGxK: Array, v_BxTxGxK: Array, segment_BxT: 
 
 
 def _forward_in_loops(q: Array, k: Array, v: Array, segment_BxT: Array) -> tuple[Array, Array]:
-    """Return the same for long rows: a block of keys at a time, sums rescaled when a larger score comes.
+    """Return the same for longer rows: a block of keys at a time, sums rescaled when a larger score comes.
 
     The memory is that of a block of queries times a block of keys (Milakov & Gimelshein 2018, arXiv 1805.02867; Rabe &
     Staats 2021, arXiv 2112.05682). Blocks of keys behind the queries, or before all their documents, are left out.
     """
     (B, T, H, K), G, dtype = q.shape, k.shape[2], q.dtype
-    R, Z, scale, padding = H // G, B * G, 1 / math.sqrt(K), -T % KEYS
+    R, Z, scale, padding = H // G, B * G, 1 / math.sqrt(K), -T % BLOCK
     # Queries behind the end are cut off again; keys there are behind every query.
     q, k, v = (jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))) for x in (q, k, v))
     segment = jnp.pad(segment_BxT, ((0, 0), (0, padding)), mode="edge")
     position = jnp.arange(T + padding)
     new = jnp.pad(segment[:, 1:] != segment[:, :-1], ((0, 0), (1, 0)), constant_values=True)
     begin = jnp.min(jax.lax.cummax(jnp.where(new, position, 0), axis=1), axis=0)
-    q, k_T, v = _by_head(q, G), _by_head_transposed(k, G)[:, :, 0], _with_ones(_by_head(v, G)[:, 0])
+    q, k_T, v = _by_head(q, G), _by_head_transposed(k, G)[:, :, 0], _by_head(v, G)[:, 0]
 
     def part(x: Array, start: Array, size: int, axis: int) -> Array:
         return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
 
     def rows(first: Array) -> tuple[Array, Array]:
-        query = part(q, first, BLOCK, 2).reshape(Z, -1, K)
-        own, at = part(segment, first, BLOCK, 1), first + jnp.arange(BLOCK)
+        query = part(q, first, QUERIES, 2).reshape(Z, -1, K)
+        own, at = part(segment, first, QUERIES, 1), first + jnp.arange(QUERIES)
 
-        def add(number: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
-            top, mixed = sums
-            start = number * KEYS
-            score = product(query, part(k_T, start, KEYS, 2)).reshape(B, G, R, BLOCK, KEYS) * scale
-            causal = at[:, None] >= start + jnp.arange(KEYS)
-            allowed = causal & (own[:, :, None] == part(segment, start, KEYS, 1)[:, None])
-            score = jnp.where(allowed[:, None, None], score, MASKED).reshape(Z, -1, KEYS)
+        def add(number: Array, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            top, total, mixed = sums
+            start = number * BLOCK
+            score = product(query, part(k_T, start, BLOCK, 2)).reshape(B, G, R, QUERIES, BLOCK) * scale
+            causal = at[:, None] >= start + jnp.arange(BLOCK)
+            allowed = causal & (own[:, :, None] == part(segment, start, BLOCK, 1)[:, None])
+            score = jnp.where(allowed[:, None, None], score, MASKED).reshape(Z, -1, BLOCK)
             higher = jnp.maximum(top, jnp.max(score, axis=-1, keepdims=True))
-            more = product(jnp.exp(score - higher).astype(dtype), part(v, start, KEYS, 1))
-            return higher, jnp.exp(top - higher) * mixed + more
+            weight, less = jnp.exp(score - higher), jnp.exp(top - higher)
+            more = product(weight.astype(dtype), part(v, start, BLOCK, 1))
+            return higher, less * total + jnp.sum(weight, axis=-1, keepdims=True), less * mixed + more
 
         # What a row adds before its own document's keys come is multiplied by exp(MASKED - score) = 0 then.
-        nothing = jnp.full((Z, R * BLOCK, 1), MASKED), jnp.zeros((Z, R * BLOCK, K + 1))
-        top, mixed = jax.lax.fori_loop(begin[first] // KEYS, (first + BLOCK - 1) // KEYS + 1, add, nothing)
-        mixed, total = mixed[..., :K], mixed[..., K:]
-        return (mixed / total).astype(dtype).reshape(Z, R, BLOCK, K), (top + jnp.log(total)).reshape(Z, R, BLOCK)
+        one = (Z, R * QUERIES, 1)
+        nothing = jnp.full(one, MASKED), jnp.zeros(one), jnp.zeros((Z, R * QUERIES, K))
+        last = (first + QUERIES - 1) // BLOCK
+        top, total, mixed = jax.lax.fori_loop(begin[first] // BLOCK, last + 1, add, nothing)
+        return (mixed / total).astype(dtype).reshape(Z, R, QUERIES, K), (top + jnp.log(total)).reshape(Z, R, QUERIES)
 
-    output, log = jax.lax.map(rows, jnp.arange(0, T + padding, BLOCK))
+    output, log = jax.lax.map(rows, jnp.arange(0, T + padding, QUERIES))
     output = jnp.moveaxis(output, 0, 2).reshape(Z, R, T + padding, K)[:, :, :T]
     return _from_heads(output, B), jnp.moveaxis(log, 0, 2).reshape(Z, R, T + padding)[:, :, :T]
 
