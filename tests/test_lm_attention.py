@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.model.attention import BLOCK, BLOCKS, UNROLLED, _library_attention, causal_attention
+from lm.model.attention import BLOCK, BLOCKS, _library_attention, causal_attention
 from lm.model.matmul import Compute, matmul
 
-# (B, T, H, G, K): one position, less than a block, several with a rest, loops, also with blocks made longer backwards.
+# (B, T, H, G, K): one position, less than a block, several with a rest, blocks made longer.
 SHAPES = [
     (2, 1, 4, 2, 4),
     (2, 7, 3, 1, 5),
     (2, 2 * BLOCK + 3, 4, 2, 8),
-    (2, BLOCK * UNROLLED + 9, 4, 2, 8),
+    (2, 2 * BLOCK // 3, 4, 2, 8),
     (1, BLOCK * BLOCKS + 9, 1, 1, 2),
 ]
 PRODUCTS = [(1, 40, 9), (64, 8, 1), (130, 100, 33), (33, 16, 200)]

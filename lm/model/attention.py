@@ -26,10 +26,9 @@ from lm.model.matmul import product
 
 Array = jax.Array
 
-BLOCK = 128  # positions: of 64, 128 and 256 the fastest at 16 rows of 256 tokens
+QUERIES, KEYS = 64, 128  # positions of a block forwards: as fast as 128 and 256 of either, or faster
+BLOCK = 128  # positions of a block backwards: of 64, 128 and 256 the fastest at 16 rows of 256 tokens
 BLOCKS = 8  # at most, as the code is unrolled over them and compiles in proportion
-UNROLLED = 4  # blocks up to which the forward pass is unrolled; beyond, the scores of a row of them outgrow the caches
-QUERIES = 64  # positions of a block of queries in loops, with BLOCK keys: as fast as 128 or faster
 MASKED = -1e9  # finite, so that differences of masked scores are never NaN
 
 
@@ -66,38 +65,18 @@ def _from_heads(x_ZxRxTxK: Array, B: int) -> Array:
     return jnp.moveaxis(x_ZxRxTxK.reshape(B, Z // B * R, T, K), 1, 2)
 
 
-def _forward(q_BxTxHxK: Array, k_BxTxGxK: Array, v_BxTxGxK: Array, segment_BxT: Array) -> tuple[Array, Array]:
-    """Return the outputs o and the logarithms l."""
-    if q_BxTxHxK.shape[1] > BLOCK * UNROLLED:
-        return _forward_in_loops(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT)
-    B, T, H, K = q_BxTxHxK.shape
-    G, dtype = k_BxTxGxK.shape[2], q_BxTxHxK.dtype
-    R, Z = H // G, B * G
-    scale, outputs, logs = 1 / math.sqrt(K), [], []
-    q, k_T = _by_head(q_BxTxHxK, G), _by_head_transposed(k_BxTxGxK, G)[:, :, 0]
-    v = _by_head(v_BxTxGxK, G)[:, 0]
-    for rows in _blocks(T):
-        columns = slice(0, rows.stop)
-        score = product(q[:, :, rows].reshape(Z, -1, K), k_T[:, :, columns]).reshape(B, G, R, -1, rows.stop) * scale
-        score = jnp.where(_allowed(segment_BxT, rows, columns)[:, None, None], score, MASKED)
-        top = jnp.max(score, axis=-1, keepdims=True)
-        weight = jnp.exp(score - top)
-        total = jnp.sum(weight, axis=-1, keepdims=True)
-        mixed = product(weight.astype(dtype).reshape(Z, -1, rows.stop), v[:, columns]).reshape(B, G, R, -1, K)
-        outputs.append((mixed / total).astype(dtype))
-        logs.append((top + jnp.log(total))[..., 0])
-    output = _from_heads(jnp.concatenate(outputs, axis=3).reshape(Z, R, T, K), B)
-    return output, jnp.concatenate(logs, axis=3).reshape(Z, R, T)
+def _forward(q: Array, k: Array, v: Array, segment_BxT: Array) -> tuple[Array, Array]:
+    """Return the outputs o and the logarithms l: a block of keys at a time, sums rescaled when a larger score comes.
 
-
-def _forward_in_loops(q: Array, k: Array, v: Array, segment_BxT: Array) -> tuple[Array, Array]:
-    """Return the same for longer rows: a block of keys at a time, sums rescaled when a larger score comes.
-
-    The memory is that of a block of queries times a block of keys (Milakov & Gimelshein 2018, arXiv 1805.02867; Rabe &
-    Staats 2021, arXiv 2112.05682). Blocks of keys behind the queries, or before all their documents, are left out.
+    The scores of a block of queries and one of keys stay in the caches (Milakov & Gimelshein 2018, arXiv 1805.02867;
+    Rabe & Staats 2021, arXiv 2112.05682). Blocks of keys behind the queries, or before all their documents, are left
+    out.
     """
     (B, T, H, K), G, dtype = q.shape, k.shape[2], q.dtype
-    R, Z, scale, padding = H // G, B * G, 1 / math.sqrt(K), -T % BLOCK
+    R, Z, scale = H // G, B * G, 1 / math.sqrt(K)
+    queries = min(QUERIES, T)
+    keys = min(KEYS, -(-T // queries) * queries)  # a multiple of queries
+    padding = -T % keys
     # Queries behind the end are cut off again; keys there are behind every query.
     q, k, v = (jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))) for x in (q, k, v))
     segment = jnp.pad(segment_BxT, ((0, 0), (0, padding)), mode="edge")
@@ -110,31 +89,31 @@ def _forward_in_loops(q: Array, k: Array, v: Array, segment_BxT: Array) -> tuple
         return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
 
     def rows(first: Array) -> tuple[Array, Array]:
-        query = part(q, first, QUERIES, 2).reshape(Z, -1, K)
-        own, at = part(segment, first, QUERIES, 1), first + jnp.arange(QUERIES)
+        query = part(q, first, queries, 2).reshape(Z, -1, K)
+        own, at = part(segment, first, queries, 1), first + jnp.arange(queries)
 
         def add(number: Array, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             top, total, mixed = sums
-            start = number * BLOCK
-            score = product(query, part(k_T, start, BLOCK, 2)).reshape(B, G, R, QUERIES, BLOCK) * scale
-            causal = at[:, None] >= start + jnp.arange(BLOCK)
-            allowed = causal & (own[:, :, None] == part(segment, start, BLOCK, 1)[:, None])
-            score = jnp.where(allowed[:, None, None], score, MASKED).reshape(Z, -1, BLOCK)
+            start = number * keys
+            score = product(query, part(k_T, start, keys, 2)).reshape(B, G, R, queries, keys) * scale
+            causal = at[:, None] >= start + jnp.arange(keys)
+            allowed = causal & (own[:, :, None] == part(segment, start, keys, 1)[:, None])
+            score = jnp.where(allowed[:, None, None], score, MASKED).reshape(Z, -1, keys)
             higher = jnp.maximum(top, jnp.max(score, axis=-1, keepdims=True))
             weight, less = jnp.exp(score - higher), jnp.exp(top - higher)
-            more = product(weight.astype(dtype), part(v, start, BLOCK, 1))
+            more = product(weight.astype(dtype), part(v, start, keys, 1))
             return higher, less * total + jnp.sum(weight, axis=-1, keepdims=True), less * mixed + more
 
         # What a row adds before its own document's keys come is multiplied by exp(MASKED - score) = 0 then.
-        one = (Z, R * QUERIES, 1)
-        nothing = jnp.full(one, MASKED), jnp.zeros(one), jnp.zeros((Z, R * QUERIES, K))
-        last = (first + QUERIES - 1) // BLOCK
-        top, total, mixed = jax.lax.fori_loop(begin[first] // BLOCK, last + 1, add, nothing)
-        return (mixed / total).astype(dtype).reshape(Z, R, QUERIES, K), (top + jnp.log(total)).reshape(Z, R, QUERIES)
+        one = (Z, R * queries, 1)
+        nothing = jnp.full(one, MASKED), jnp.zeros(one), jnp.zeros((Z, R * queries, K))
+        last = (first + queries - 1) // keys
+        top, total, mixed = jax.lax.fori_loop(begin[first] // keys, last + 1, add, nothing)
+        return (mixed / total).astype(dtype).reshape(Z, R, queries, K), (top + jnp.log(total)).reshape(Z, R, queries)
 
-    output, log = jax.lax.map(rows, jnp.arange(0, T + padding, QUERIES))
-    output = jnp.moveaxis(output, 0, 2).reshape(Z, R, T + padding, K)[:, :, :T]
-    return _from_heads(output, B), jnp.moveaxis(log, 0, 2).reshape(Z, R, T + padding)[:, :, :T]
+    output, log = jax.lax.map(rows, jnp.arange(0, T, queries))
+    output = jnp.moveaxis(output, 0, 2).reshape(Z, R, -1, K)[:, :, :T]
+    return _from_heads(output, B), jnp.moveaxis(log, 0, 2).reshape(Z, R, -1)[:, :, :T]
 
 
 @jax.custom_vjp
