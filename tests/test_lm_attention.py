@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lm.model.attention import BLOCK, BLOCKS, _library_attention, causal_attention
-from lm.model.matmul import Compute, matmul
+from lm.model.matmul import Compute, matmul, narrow
 
 # (B, T, H, G, K): one position, less than a block, several with a rest, blocks made longer.
 SHAPES = [
@@ -109,5 +109,7 @@ def test_matmul_sums_rounded_factors_in_float32(rng, shape, transposed, compute)
     sizes = np.abs(rx) @ np.abs(rw), np.abs(rg) @ np.abs(rw.T), np.abs(rx.T) @ np.abs(rg)
     for one, other, size, terms in zip(found, exact, sizes, (I, O, N), strict=True):
         assert one.dtype == jnp.float32
-        # A sum of n float32 terms in any order is off by at most n 2^-24 of the sum of their sizes.
-        np.testing.assert_allclose(one, other, rtol=0, atol=max(terms, 2) * 2.0**-24 * size.max())
+        # A sum of n float32 terms in any order is off by at most n 2^-24 of the sum of their sizes. An accelerator
+        # rounds the gradient of the first factor, and may leave factors of vectors as they were.
+        rounded = 2.0**-8 if narrow(compute) == "bfloat16" else 0.0
+        np.testing.assert_allclose(one, other, rtol=0, atol=(max(terms, 2) * 2.0**-24 + rounded) * size.max())

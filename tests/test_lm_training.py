@@ -1,6 +1,7 @@
 """Training: loss, gradients, optimiser, checkpoints, metrics, signals; on the bytes of a real text."""
 
 import dataclasses
+import functools
 import gc
 import json
 import math
@@ -105,6 +106,17 @@ def test_accumulation_over_unevenly_padded_parts_leaves_loss_and_gradient(weight
     padded = np.sum(np.asarray(batch(parts).segments) == PADDING, axis=(1, 2))
     assert len(set(padded.tolist())) > 1, "the test needs parts with different numbers of targets"
     assert_same(slope(MODEL, CONFIG.loss_chunk, weights, batch(parts)), whole)
+
+
+def test_across_documents_a_row_is_one(weights):
+    given = batch()
+    across = jax.jit(functools.partial(gradient, MODEL, CONFIG.loss_chunk, across=True))(weights, given)
+    joined = given._replace(segments=jnp.where(given.segments == PADDING, PADDING, 0))
+    assert_same(across, slope(MODEL, CONFIG.loss_chunk, weights, joined))
+    apart = slope(MODEL, CONFIG.loss_chunk, weights, given)
+    assert abs(float(across[0]) - float(apart[0])) > 1e-4
+    assert "across" not in CONFIG.describe()
+    assert dataclasses.replace(CONFIG, across=True).describe()["across"]
 
 
 def test_chunked_loss_leaves_loss_and_gradient(weights, whole):

@@ -26,7 +26,7 @@ from lm.experiments.tables import LEVEL, WORKS_ERRORS
 from lm.model.config import Compute, ModelConfig
 from lm.model.parameters import count_parameters
 from lm.model.presets import preset as find_model
-from lm.train.config import TrainConfig
+from lm.train.loss import default_chunk
 from lm.train.metrics import flops_per_token
 from lm.weights.load import load
 
@@ -303,7 +303,7 @@ def training_bytes(model: ModelConfig, rows: int) -> float:
         rows: of `context` tokens at a time.
     """
     tokens = rows * model.context
-    logits = min(TrainConfig(2, warmup=1).loss_chunk, tokens) * model.vocabulary
+    logits = min(default_chunk(), tokens) * model.vocabulary
     kept = 10 * model.width + (4 if model.gated else 3) * model.hidden
     return 24 * count_parameters(model) + 12 * logits + 4 * tokens * model.layers * kept
 

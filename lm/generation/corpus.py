@@ -18,7 +18,7 @@ import zstandard
 from lm.data.sources import Document
 from lm.errors import InputError
 from lm.generation import prompts
-from lm.generation.decode import ROWS, Request, decode, prepare
+from lm.generation.decode import Request, batch_rows, decode, prepare
 from lm.generation.sampling import SamplingConfig
 from lm.weights.load import Pretrained
 
@@ -130,8 +130,9 @@ def _append(
     """Write the documents from number `done` on."""
     tokenizer, weights = pretrained.tokenizer, prepare(pretrained.model)
     request = Request(config.sampling, config.tokens, tokenizer.stops, tokenizer.size)
-    for first in range(done - done % ROWS, config.documents, ROWS):
-        batch = asked[first : first + ROWS]
+    rows = batch_rows()
+    for first in range(done - done % rows, config.documents, rows):
+        batch = asked[first : first + rows]
         decoded = decode(
             weights,
             [prompt.ids for prompt in batch],

@@ -21,12 +21,15 @@ from lm.errors import InputError
 from lm.generation.sampling import SamplingConfig, document_words, draw
 from lm.model.attention import MASKED
 from lm.model.decoder import PADDING, Block, Decoder, named
+from lm.model.elementwise import activated
+from lm.model.matmul import precision
 from lm.model.parameters import is_matrix
 
 Array = jax.Array
 Finished = Literal["end", "length"]
 
-ROWS = 128  # documents a batch
+ROWS = {"cpu": 128}  # documents a batch
+MANY_ROWS = 512  # on devices that are faster than the steps can be started
 FEWEST = 32  # rows below which a batch is not halved
 RECENT = 128  # places of the recent part of the cache
 PROMPTS = 16  # prompts fed at a time
@@ -122,9 +125,13 @@ class _Joined(Block):
         if not c.gated:
             return super().feed_forward(x_NxD)
         gate, up = jnp.split(self.linear(x_NxD, "gate_up", False), 2, axis=1)
-        activation = jax.nn.silu if c.activation == "silu" else jax.nn.gelu
         up = up + self.read("up_bias") if c.hidden_bias else up
-        return self.linear(activation(gate) * up, "down", c.hidden_bias)
+        return self.linear(activated(c.activation, gate, None, up), "down", c.hidden_bias)
+
+
+def batch_rows() -> int:
+    """Return how many documents a batch has on this machine."""
+    return ROWS.get(jax.default_backend(), MANY_ROWS)
 
 
 def prepare(model: Decoder) -> Weights:
@@ -150,7 +157,17 @@ def prepare(model: Decoder) -> Weights:
 
 def _logits(weights: Weights, x_BxD: Array) -> Array:
     normed = weights.model.norm(x_BxD, "norm").astype(weights.head.dtype)
-    return jax.lax.dot_general(normed, weights.head, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(
+        normed,
+        weights.head,
+        (((1,), (1,)), ((), ())),
+        precision=precision(normed.dtype),
+        preferred_element_type=jnp.float32,
+    )
+
+
+def _einsum(form: str, x: Array, y: Array) -> Array:
+    return jnp.einsum(form, x, y, precision=precision(x.dtype), preferred_element_type=jnp.float32)
 
 
 def _attend(q_BxHxK: Array, parts: Sequence[tuple[Array, Array, Array]]) -> Array:
@@ -165,14 +182,13 @@ def _attend(q_BxHxK: Array, parts: Sequence[tuple[Array, Array, Array]]) -> Arra
     for k, _, seen in parts:
         q = q_BxHxK.reshape(B, k.shape[1], -1, K).astype(k.dtype)
         # Contractions of the cache as it lies: a transpose would copy it.
-        score = jnp.einsum("bgrk,bgkc->bgrc", q, k, preferred_element_type=jnp.float32) / math.sqrt(K)
+        score = _einsum("bgrk,bgkc->bgrc", q, k) / math.sqrt(K)
         scores.append(jnp.where(seen[..., None, None, :], score, MASKED))
     top = functools.reduce(jnp.maximum, (jnp.max(score, axis=-1, keepdims=True) for score in scores))
     weights = [jnp.exp(score - top) for score in scores]
     total = sum(jnp.sum(weight, axis=-1, keepdims=True) for weight in weights)
     mixed: Any = sum(
-        jnp.einsum("bgrc,bgck->bgrk", weight.astype(v.dtype), v, preferred_element_type=jnp.float32)
-        for weight, (_, v, _) in zip(weights, parts, strict=True)
+        _einsum("bgrc,bgck->bgrk", weight.astype(v.dtype), v) for weight, (_, v, _) in zip(weights, parts, strict=True)
     )
     return (mixed / total).reshape(B, H, K).astype(q_BxHxK.dtype)
 
@@ -284,7 +300,7 @@ def decode(
     seed: int,
     *,
     prompt_places: int,
-    rows: int = ROWS,
+    rows: int | None = None,
     progress: Callable[[int], None] = lambda tokens: None,
 ) -> list[Decoded]:
     """Continue a batch of prompts.
@@ -299,7 +315,7 @@ def decode(
         request: what is asked of each.
         seed: of the randomness.
         prompt_places: places of the cache that are kept for prompts.
-        rows: of the batch.
+        rows: of the batch; `batch_rows` by default.
         progress: told now and then how many tokens were made since.
 
     Returns:
@@ -314,6 +330,7 @@ def decode(
             f"a prompt of {longest} tokens and {request.limit} after it do not fit into a context of "
             f"{weights.model.config.context} with {prompt_places} places for prompts; lower the number of tokens"
         )
+    rows = rows or batch_rows()
     names = [*names, *[names[-1]] * (rows - len(prompts))]
     running = start(weights, [*prompts, *[prompts[-1]] * (rows - len(prompts))], names, request, seed, prompt_places)
     owner = np.where(np.arange(rows) < len(prompts), np.arange(rows), -1)  # document of each row

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lm.generation.decode import ROWS, Request, decode, prepare
+from lm.generation.decode import Request, batch_rows, decode, prepare
 from lm.generation.sampling import SamplingConfig
 from lm.model.decoder import Decoder
 
@@ -27,8 +27,9 @@ def generate(model: Decoder, end: int, ids: Sequence[str], seed: int, temperatur
     """
     config, weights, documents = model.config, prepare(model), []
     request = Request(SamplingConfig(temperature), config.context, (end,), config.vocabulary)
-    for first in range(0, len(ids), ROWS):
-        names = ids[first : first + ROWS]
+    rows = batch_rows()
+    for first in range(0, len(ids), rows):
+        names = ids[first : first + rows]
         decoded = decode(weights, [(end,)] * len(names), names, request, seed, prompt_places=1)
         documents += [one.tokens for one in decoded]
     return documents
@@ -50,7 +51,7 @@ def generate_tokens(
     documents: list[np.ndarray] = []
     left = budget
     while left > 0:
-        ids = [f"{prefix}/{number}" for number in range(len(documents), len(documents) + ROWS)]
+        ids = [f"{prefix}/{number}" for number in range(len(documents), len(documents) + batch_rows())]
         for document in generate(model, end, ids, seed, temperature):
             if left > 0:
                 documents.append(document[:left])

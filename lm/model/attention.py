@@ -158,7 +158,14 @@ _attention.defvjp(_attention_forward, _attention_backward)
 
 def _library_attention(q: Array, k: Array, v: Array, segment_BxT: Array | None, implementation) -> Array:
     mask = None if segment_BxT is None else (segment_BxT[:, :, None] == segment_BxT[:, None])[:, None]
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation=implementation)
+    with jax.default_matmul_precision("float32" if q.dtype == jnp.float32 else "default"):
+        return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation=implementation)
+
+
+def _has_flash(q: Array) -> bool:
+    """Return whether cuDNN's flash attention takes these queries; with a mask it needs an even number of positions."""
+    _, T, _, K = q.shape
+    return jax.default_backend() == "gpu" and q.dtype == jnp.bfloat16 and K % 8 == 0 and K <= 128 and T % 2 == 0
 
 
 def causal_attention(q_BxTxHxK: Array, k_BxTxGxK: Array, v_BxTxGxK: Array, segment_BxT: Array | None) -> Array:
@@ -177,7 +184,7 @@ def causal_attention(q_BxTxHxK: Array, k_BxTxGxK: Array, v_BxTxGxK: Array, segme
         Type of the queries, shape (B, T, H, K).
     """
     if jax.default_backend() != "cpu":
-        flash = jax.default_backend() == "gpu" and q_BxTxHxK.dtype == jnp.bfloat16
-        return _library_attention(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT, "cudnn" if flash else "xla")
+        implementation = "cudnn" if _has_flash(q_BxTxHxK) else "xla"
+        return _library_attention(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT, implementation)
     segment_BxT = jnp.zeros(q_BxTxHxK.shape[:2], jnp.int32) if segment_BxT is None else segment_BxT
     return _attention(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT)

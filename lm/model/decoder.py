@@ -17,14 +17,22 @@ from jax.ad_checkpoint import checkpoint_name
 
 from lm.errors import InputError
 from lm.model.attention import causal_attention
-from lm.model.config import ModelConfig
-from lm.model.matmul import matmul
+from lm.model.config import Compute, ModelConfig
+from lm.model.elementwise import activated, layer_norm, rms_norm
+from lm.model.matmul import matmul, narrow
 from lm.model.parameters import parameters
 
 Array = jax.Array
 
 PADDING = -1  # segment number of positions that hold nothing
-UNROLLED = 12  # layers up to which a CPU runs them one after the other instead of in a loop
+UNROLLED = 12  # layers up to which they are compiled one after the other instead of as a loop
+
+_keeps_names = jax.checkpoint_policies.save_only_these_names("matmul")
+
+
+def _keeps_products(primitive: Any, *arguments: Any, **parameters: Any) -> Any:
+    """Policy of "matmuls": keep what is named so, and what cuDNN's attention needs to go backwards."""
+    return primitive.name.startswith("dot_product_attention_fwd") or _keeps_names(primitive, *arguments, **parameters)
 
 
 def positions(segment_BxT: Array) -> Array:
@@ -58,17 +66,6 @@ def rotate(x_BxTxHxK: Array, cos: Array, sin: Array) -> Array:
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
 
 
-def rms_norm(x: Array, scale: Array, epsilon: float) -> Array:
-    """Return x / sqrt(mean(x^2) + epsilon) * scale over the last axis, float32."""
-    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + epsilon) * scale
-
-
-def layer_norm(x: Array, epsilon: float) -> Array:
-    """Return (x - mean(x)) / sqrt(var(x) + epsilon) over the last axis, float32."""
-    centred = x - jnp.mean(x, axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
-
-
 class _Parameters(nnx.Module):
     """A module whose parameters, an attribute each, are those of the table that start with a prefix."""
 
@@ -86,16 +83,16 @@ class _Parameters(nnx.Module):
         c = self.config
         if c.norm == "rms":
             return rms_norm(x_NxD, self.read(f"{prefix}_scale"), c.epsilon)
-        normed = layer_norm(x_NxD, c.epsilon)
-        if c.norm == "layer":
-            normed = normed * self.read(f"{prefix}_scale")
-            if c.norm_bias:
-                normed = normed + self.read(f"{prefix}_bias")
-        return normed
+        normed = layer_norm(x_NxD, self.read(f"{prefix}_scale") if c.norm == "layer" else None, c.epsilon)
+        return normed + self.read(f"{prefix}_bias") if c.norm == "layer" and c.norm_bias else normed
 
-    def linear(self, x_NxI: Array, name: str, bias: bool) -> Array:
-        """Return x w, plus NAME_bias if there is one, float32."""
-        y = checkpoint_name(matmul(x_NxI, self.read(name), self.config.compute), "matmul")
+    def product(self, x_NxI: Array, name: str, out: Compute) -> Array:
+        """Return x w in the given type."""
+        return checkpoint_name(matmul(x_NxI, self.read(name), self.config.compute, out), "matmul")
+
+    def linear(self, x_NxI: Array, name: str, bias: bool, out: Compute = "float32") -> Array:
+        """Return x w, written in the given type, plus NAME_bias if there is one, float32."""
+        y = self.product(x_NxI, name, out).astype(jnp.float32)
         return y + self.read(f"{name}_bias") if bias else y
 
 
@@ -115,8 +112,10 @@ class Block(_Parameters):
         """
         c = self.config
         x = self.norm(x_NxD, "attention_norm") if c.norm_place == "before" else x_NxD
-        bias = c.attention_bias != "none"
-        return tuple(self.heads(name, self.linear(x, name, bias), cos_sin, rows) for name in ("query", "key", "value"))
+        bias, out = c.attention_bias != "none", narrow(c.compute)
+        return tuple(
+            self.heads(name, self.linear(x, name, bias, out), cos_sin, rows) for name in ("query", "key", "value")
+        )
 
     def heads(self, name: str, y: Array, cos_sin: tuple[Array, Array] | None, rows: tuple[int, int]) -> Array:
         """Return the projection to the "query", "key" or "value", (N, heads K), as heads, as `project` returns them."""
@@ -144,9 +143,13 @@ class Block(_Parameters):
     def feed_forward(self, x_NxD: Array) -> Array:
         """Return down(activation(gate x) * up x), or down(activation(up x)) without a gate."""
         c = self.config
-        activation = jax.nn.silu if c.activation == "silu" else jax.nn.gelu
-        up = self.linear(x_NxD, "up", c.hidden_bias)
-        hidden = activation(self.linear(x_NxD, "gate", False)) * up if c.gated else activation(up)
+        out = narrow(c.compute)
+        if c.gated:
+            gate, up = self.product(x_NxD, "gate", out), self.linear(x_NxD, "up", c.hidden_bias, out)
+            hidden = activated(c.activation, gate, None, up)
+        else:
+            bias = self.read("up_bias") if c.hidden_bias else None
+            hidden = activated(c.activation, self.product(x_NxD, "up", out), bias)
         return self.linear(hidden, "down", c.hidden_bias)
 
 
@@ -198,12 +201,11 @@ class Decoder(_Parameters):
             return block.finish(x_NxD, mixed), (k, v) if collect else None
 
         if self.config.remat == "matmuls":
-            layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.save_only_these_names("matmul"))
+            layer = jax.checkpoint(layer, policy=_keeps_products)
         elif self.config.remat == "full":
             layer = jax.checkpoint(layer)
-        # A CPU gains from layers in a row, at the price of compiling each; a GPU compiles one and loops.
-        in_a_row = jax.default_backend() == "cpu" and self.config.layers <= UNROLLED
-        unroll = self.config.layers if in_a_row else 1
+        # Layers in a row are faster, as nothing is cut from stacked arrays, at the price of compiling each.
+        unroll = self.config.layers if self.config.layers <= UNROLLED else 1
         return jax.lax.scan(layer, self.embed(token_BxT, place), stacked, unroll=unroll)
 
     def head(self, hidden_NxD: Array) -> Array:

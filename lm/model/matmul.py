@@ -1,8 +1,11 @@
-"""Matrix product with factors of a chosen type and float32 sums, forwards and backwards, in the CPU's fast forms.
+"""Matrix product with factors of a chosen type and float32 sums, forwards and backwards, in each device's fast forms.
 
 On a CPU with matrix units XLA multiplies bfloat16 factors seven times as fast as float32 ones, but only in one
 form: sums in float32 asked for, the last axis of the first factor against the first of the second, and no
 transpose in sight, which would turn both factors back into float32. `_row_major` hides it.
+
+On an accelerator a product is as fast as its results can be written: what is about to be rounded to the type of the
+factors anyway is rounded once, from its float32 sum, where it is made (`narrow`).
 """
 
 import functools
@@ -21,51 +24,63 @@ def _row_major(x: Array) -> Array:
     return jax.lax.reshape(jax.lax.optimization_barrier(x[None]), x.shape)
 
 
-def product(x: Array, w: Array) -> Array:
-    """Return the matrix product of two factors of one type, summed in float32 and float32.
+def narrow(compute: Compute) -> Compute:
+    """Return the type in which results that are soon rounded to `compute` should be written: float32 on a CPU."""
+    return "float32" if jax.default_backend() == "cpu" else compute
+
+
+def precision(dtype: Any) -> jax.lax.Precision:
+    """Return what makes float32 factors be multiplied as such, where a GPU would cut them to 10 bits (TF32)."""
+    return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else jax.lax.Precision.DEFAULT
+
+
+def product(x: Array, w: Array, out: Compute = "float32") -> Array:
+    """Return the matrix product of two factors of one type, summed in float32.
 
     Args:
         x: float32 or bfloat16, shape (..., N, I).
         w: same type, shape (..., I, O).
+        out: type of the result.
     """
     if x.dtype != jnp.bfloat16 or jax.default_backend() != "cpu":
-        return jnp.matmul(x, w, preferred_element_type=jnp.float32)
+        return jnp.matmul(x, w, precision=precision(x.dtype), preferred_element_type=jnp.dtype(out))
     y = jnp.matmul(_row_major(x), _row_major(w), preferred_element_type=jnp.float32)
     # Else a transpose of the result would become a transpose of the factors, which the CPU cannot run.
-    return jax.lax.optimization_barrier(y)
+    return jax.lax.optimization_barrier(y).astype(out)
 
 
-def matmul(x_NxI: Array, w_IxO: Array, compute: Compute) -> Array:
+def matmul(x_NxI: Array, w_IxO: Array, compute: Compute, out: Compute = "float32") -> Array:
     """Return x w with factors cast to `compute` and summed in float32, forwards and backwards.
 
     Args:
         x_NxI: float32 or bfloat16.
         w_IxO: float32.
         compute: type of the factors.
+        out: type of the result, and then of the gradient that comes back.
 
     Returns:
-        float32, shape (N, O).
+        Shape (N, O).
     """
-    return _matmul(compute, x_NxI, w_IxO)
+    return _matmul(compute, out, x_NxI, w_IxO)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _matmul(compute: Compute, x: Array, w: Array) -> Any:
-    return product(x.astype(compute), w.astype(compute))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _matmul(compute: Compute, out: Compute, x: Array, w: Array) -> Any:
+    return product(x.astype(compute), w.astype(compute), out)
 
 
-def _matmul_forward(compute: Compute, x: Array, w: Array):
+def _matmul_forward(compute: Compute, out: Compute, x: Array, w: Array):
     kept = x.astype(compute), w.astype(compute)
-    return product(*kept), (*kept, jnp.zeros((), x.dtype))
+    return product(*kept, out), (*kept, jnp.zeros((), x.dtype))
 
 
-def _matmul_backward(compute: Compute, kept, g: Array) -> tuple[Array, Array]:
+def _matmul_backward(compute: Compute, out: Compute, kept, g: Array) -> tuple[Array, Array]:
     x, w, example = kept
     # The derived rule would multiply a float32 gradient by a bfloat16 factor, off the fast path.
     g = g.astype(compute)
     # Transposing costs a CPU a tenth of the product: the narrower factor is transposed.
     slope = product(x.T, g) if x.shape[1] <= g.shape[1] else product(g.T, x).T
-    return product(g, w.T).astype(example.dtype), slope
+    return product(g, w.T, narrow(compute)).astype(example.dtype), slope
 
 
 _matmul.defvjp(_matmul_forward, _matmul_backward)

@@ -31,11 +31,13 @@ class TrainConfig:
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         epsilon: added to the root of the second moment.
+        across: whether tokens see earlier documents of their row too, as in the training of GPT-2 and OLMo, instead of
+            their own document only.
         seed: of the initial weights and of the order of the documents.
         accumulation: parts that a batch is cut into, one after the other, to save memory.
         save_every: updates between checkpoints.
         keep: checkpoints that are kept, the latest.
-        loss_chunk: tokens whose logits are in memory at a time.
+        loss_chunk: tokens whose logits are in memory at a time; 0: as many as suit the device.
         data: devices that hold copies of the model, each for its share of the batch.
         fsdp: devices over which parameters and batch are cut.
         tensor: devices over which heads, hidden units and vocabulary are cut.
@@ -53,21 +55,24 @@ class TrainConfig:
     beta1: float = 0.9
     beta2: float = 0.95
     epsilon: float = 1e-8
+    across: bool = False
     seed: int = 0
     accumulation: int = 1
     save_every: int = 50
     keep: int = 2
-    loss_chunk: int = 1024
+    loss_chunk: int = 0
     data: int = 1
     fsdp: int = 1
     tensor: int = 1
 
     def __post_init__(self):
         """Check the ranges; raises InputError."""
-        counts = ("steps", "batch", "accumulation", "save_every", "keep", "loss_chunk", "data", "fsdp", "tensor")
+        counts = ("steps", "batch", "accumulation", "save_every", "keep", "data", "fsdp", "tensor")
         for name in counts:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.loss_chunk < 0:
+            raise InputError(f"loss_chunk is {self.loss_chunk}; it must be 0 (chosen by the device) or more")
         if not 0 <= self.warmup < self.steps:
             raise InputError(f"a warm-up of {self.warmup} does not fit {self.steps} steps; make it shorter")
         if not (self.learning_rate > 0 and self.clip > 0 and self.epsilon > 0 and self.weight_decay >= 0):
@@ -89,7 +94,10 @@ class TrainConfig:
 
     def describe(self) -> dict[str, Any]:
         """Return what a checkpoint of the same run must share: all but what is `FREE`."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if key not in FREE}
+        fields = {key: value for key, value in dataclasses.asdict(self).items() if key not in FREE}
+        if not self.across:
+            del fields["across"]  # checkpoints of runs that could not choose it go on
+        return fields
 
 
 def learning_rate(config: TrainConfig) -> optax.Schedule:

@@ -18,6 +18,14 @@ from lm.model.matmul import Compute, matmul
 
 Array = jax.Array
 
+CHUNK = {"cpu": 1024}  # tokens whose logits are in memory at a time
+LARGE_CHUNK = 8192  # on devices that would wait for the gradient of the head, which each chunk reads and writes
+
+
+def default_chunk() -> int:
+    """Return how many tokens' logits are best in memory at a time on this machine."""
+    return CHUNK.get(jax.default_backend(), LARGE_CHUNK)
+
 
 def cross_entropy(
     states_NxD: Array, head_DxV: Array, targets_N: Array, weights_N: Array, chunk: int, compute: Compute
@@ -29,12 +37,13 @@ def cross_entropy(
         head_DxV: float32.
         targets_N: integer ids in 0..V-1.
         weights_N: float32; 0 leaves a target out. Gradients with respect to the weights are not defined.
-        chunk: tokens whose logits are in memory at a time.
+        chunk: tokens whose logits are in memory at a time; 0: `default_chunk`.
         compute: type of the factors of the matmuls; logits and sums are float32.
 
     Returns:
         Two float32 scalars.
     """
+    chunk = chunk or default_chunk()
     return _summed(chunk, compute, states_NxD, head_DxV, targets_N, weights_N), jnp.sum(weights_N)
 
 
@@ -53,6 +62,20 @@ def _cut(chunk: int, *arrays: Array) -> tuple[tuple[Array, ...], int]:
     return tuple(array.reshape(size, chunks, *array.shape[1:]) for array in arrays), chunks
 
 
+WHOLE = 128  # columns of the head are a multiple of this: an accelerator multiplies others at a fraction of the speed
+
+
+def _padded(head_DxV: Array, compute: Compute) -> Array:
+    """Return the head in the type of the products, with columns of zeros behind the vocabulary."""
+    return jnp.pad(head_DxV.astype(compute), ((0, 0), (0, -head_DxV.shape[1] % WHOLE)))
+
+
+def _logits(states_CxD: Array, head_DxW: Array, vocabulary: int, compute: Compute) -> Array:
+    """Return logits, -inf behind the vocabulary."""
+    logits = matmul(states_CxD, head_DxW, compute)
+    return jnp.where(jnp.arange(head_DxW.shape[1]) < vocabulary, logits, -jnp.inf)
+
+
 def _likelihood(logits_CxV: Array, targets_C: Array, weights_C: Array) -> tuple[Array, Array, Array]:
     """Return the weighted sum of one chunk, log sum exp of each token, and where the targets are."""
     top_Cx1 = jnp.max(logits_CxV, axis=1, keepdims=True)
@@ -66,10 +89,10 @@ def _likelihood(logits_CxV: Array, targets_C: Array, weights_C: Array) -> tuple[
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _summed(chunk: int, compute: Compute, states: Array, head: Array, targets: Array, weights: Array) -> Array:
     (x, y, w), chunks = _cut(chunk, states, targets, weights)
-    head = head.astype(compute)
+    vocabulary, head = head.shape[1], _padded(head, compute)
 
     def one(total: Array, number: Array) -> tuple[Array, None]:
-        logits = matmul(x[:, number], head, compute)
+        logits = _logits(x[:, number], head, vocabulary, compute)
         return total + _likelihood(logits, y[:, number], w[:, number])[0], None
 
     return jax.lax.scan(one, jnp.zeros(()), jnp.arange(chunks))[0]
@@ -77,12 +100,12 @@ def _summed(chunk: int, compute: Compute, states: Array, head: Array, targets: A
 
 def _summed_forward(chunk: int, compute: Compute, states: Array, head: Array, targets: Array, weights: Array):
     (x, y, w), chunks = _cut(chunk, states, targets, weights)
-    head = head.astype(compute)
+    vocabulary, head = head.shape[1], _padded(head, compute)
 
     def one(carry: tuple[Array, Array], number: Array) -> tuple[tuple[Array, Array], Array]:
         total, head_gradient = carry
         states_CxD = x[:, number].astype(compute)
-        logits = matmul(states_CxD, head, compute)
+        logits = _logits(states_CxD, head, vocabulary, compute)
         value, normaliser, is_target = _likelihood(logits, y[:, number], w[:, number])
         change = w[:, number, None] * (jnp.exp(logits - normaliser) - is_target)
         head_gradient = head_gradient + matmul(states_CxD.T, change, compute)
@@ -91,7 +114,7 @@ def _summed_forward(chunk: int, compute: Compute, states: Array, head: Array, ta
     start = (jnp.zeros(()), jnp.zeros(head.shape, jnp.float32))
     (total, head_gradient), parts = jax.lax.scan(one, start, jnp.arange(chunks))
     states_gradient = jnp.swapaxes(parts, 0, 1).reshape(-1, states.shape[1])[: len(states)]
-    return total, (states_gradient, head_gradient)
+    return total, (states_gradient, head_gradient[:, :vocabulary])
 
 
 def _summed_backward(chunk: int, compute: Compute, gradients: tuple[Array, Array], g: Array):

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue] (generated)
@@ -23,6 +22,7 @@ from tensorboardX.summary import scalar
 
 from lm.errors import InputError
 from lm.model.config import ModelConfig
+from lm.model.matmul import Compute, product
 from lm.model.parameters import count_parameters
 from lm.train.step import Measures
 
@@ -42,21 +42,24 @@ def flops_per_token(model: ModelConfig) -> float:
     return 6.0 * (count_parameters(model) - lookups) + 12.0 * model.layers * model.query_width * model.context
 
 
-def measure_peak(compute: str) -> float:
-    """Return the FLOP/s of a square matmul on all devices together: the best of some tries.
+def measure_peak(compute: Compute) -> float:
+    """Return the FLOP/s of a square matmul of random numbers on all devices together: the best of some tries.
+
+    An accelerator multiplies equal numbers faster, because it spends less power on them.
 
     Args:
         compute: type of the factors; sums are float32.
     """
     size = 2048 if jax.default_backend() == "cpu" else 8192
-    factor = jnp.ones((size, size), compute)
-    product = jax.jit(lambda a, b: jnp.dot(a, b, preferred_element_type=jnp.float32))
-    product(factor, factor).block_until_ready()
-    times = []
+    factor = jax.random.normal(jax.random.key(0), (size, size), compute)
+    multiply = jax.jit(lambda a, b: product(a, b, compute))
+    multiply(factor, factor).block_until_ready()
+    # An accelerator is busy for a millisecond, about as long as asking it and waiting: it gets some at a time.
+    times, number = [], 1 if jax.default_backend() == "cpu" else 10
     for _ in range(5):
         start = time.perf_counter()
-        product(factor, factor).block_until_ready()
-        times.append(time.perf_counter() - start)
+        jax.block_until_ready([multiply(factor, factor) for _ in range(number)])
+        times.append((time.perf_counter() - start) / number)
     # Several devices of a CPU are the same cores.
     devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
     return 2 * size**3 / min(times) * devices

@@ -80,15 +80,19 @@ def stop_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(mesh.axis_names))
 
 
-def loss_sum(model: ModelConfig, chunk: int, parameters: Parameters, batch: Batch) -> tuple[Array, Array]:
+def loss_sum(
+    model: ModelConfig, chunk: int, parameters: Parameters, batch: Batch, across: bool = False
+) -> tuple[Array, Array]:
     """Return the sum of negative log-likelihoods of rows (B, T), in nats, and the number of targets."""
     decoder = Decoder(model, parameters)
-    states_NxD = decoder.hidden(batch.inputs, batch.segments)
+    states_NxD = decoder.hidden(batch.inputs, None if across else batch.segments)
     weights_N = (batch.segments.reshape(-1) != PADDING).astype(jnp.float32)
     return cross_entropy(states_NxD, decoder.head_weight(), batch.targets.reshape(-1), weights_N, chunk, model.compute)
 
 
-def gradient(model: ModelConfig, chunk: int, parameters: Parameters, batch: Batch) -> tuple[Array, Parameters]:
+def gradient(
+    model: ModelConfig, chunk: int, parameters: Parameters, batch: Batch, across: bool = False
+) -> tuple[Array, Parameters]:
     """Return the mean loss over all targets of the batch and its gradient, part after part.
 
     Each part adds its sum divided by the number of targets of the whole batch, so that parts with more padding
@@ -97,7 +101,7 @@ def gradient(model: ModelConfig, chunk: int, parameters: Parameters, batch: Batc
     count = jnp.maximum(jnp.sum(batch.segments != PADDING).astype(jnp.float32), 1.0)
 
     def mean(parameters: Parameters, part: Batch) -> Array:
-        return loss_sum(model, chunk, parameters, part)[0] / count
+        return loss_sum(model, chunk, parameters, part, across)[0] / count
 
     one = jax.value_and_grad(mean)
     if len(batch.inputs) == 1:
@@ -143,7 +147,7 @@ def _compiled(model: ModelConfig, config: TrainConfig, mesh: Mesh) -> tuple[Call
         return _begin(model, config, starting_arrays(model, seed))
 
     def update(state: State, batch: Batch, stop: Array) -> tuple[State, Measures]:
-        loss, slope = gradient(model, config.loss_chunk, state.parameters, batch)
+        loss, slope = gradient(model, config.loss_chunk, state.parameters, batch, config.across)
         squares = {name: jnp.sum(jnp.square(leaf)) for name, leaf in slope.items()}
         changes, moments = transform.update(slope, state.optimizer, state.parameters)
         measures = Measures(

@@ -85,6 +85,8 @@ class Train:
     """Of matrices; norms and biases are not decayed."""
     clip: float = 1.0
     """Largest norm of the gradient."""
+    across: bool = False
+    """Tokens see earlier documents of their row too, as in the training of GPT-2 and OLMo."""
     seed: int = 0
     """Of the initial weights and of the order of the documents."""
     save_every: int = 100
@@ -115,9 +117,9 @@ class Train:
             InputError: what cannot be used, found or written; too few devices; a checkpoint of another run; a loss
                 that is not finite.
         """
-        from lm.memory import keep_freed_memory
+        from lm.startup import before_jax
 
-        keep_freed_memory()
+        before_jax()
         from lm.train.distributed import Processes, connect
         from lm.train.loop import train
         from lm.train.metrics import measure_peak
@@ -201,7 +203,7 @@ class Train:
             raise InputError(f"--batch is {self.batch}; it must be at least 1")
         steps = math.ceil(tokens / (self.batch * model.context))
         same = ("batch", "accumulation", "learning_rate", "schedule", "decay_share", "final_share", "weight_decay")
-        same += ("clip", "seed", "save_every", "keep", "data", "fsdp", "tensor")
+        same += ("clip", "across", "seed", "save_every", "keep", "data", "fsdp", "tensor")
         warmup = min(steps - 1, max(1, steps // 20)) if self.warmup is None else self.warmup
         return TrainConfig(steps, warmup=warmup, **{name: getattr(self, name) for name in same})
 
