@@ -186,8 +186,8 @@ def test_logits_a_few_columns_at_a_time_are_the_same(monkeypatch):
 
 def test_bfloat16_is_near_and_float32_available(model, corpus, found):
     scorer = prepare(model, "bfloat16")
-    assert scorer.head.dtype == scorer.blocks[1]["down"].dtype == jnp.bfloat16
-    assert scorer.rest["embedding"].dtype == scorer.blocks[1]["hidden_norm_scale"].dtype == jnp.float32
+    assert scorer.head.dtype == scorer.blocks[-1]["down"].dtype == jnp.bfloat16
+    assert scorer.rest["embedding"].dtype == scorer.blocks[-1]["hidden_norm_scale"].dtype == jnp.float32
     near = log_probabilities(scorer, corpus, END)
     difference = np.abs(near - found)
     # 8 bits of mantissa: logits of some 20 lose 20 * 2^-9 a rounding, of which two layers make some tens.

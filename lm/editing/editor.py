@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from lm.data.tokenizer import Tokenizer
@@ -13,7 +14,9 @@ from lm.editing.documents import DocumentEncoder, TokenizedDocument
 from lm.editing.prior import Prior, decisions, probabilities
 from lm.editing.statistics import sampled
 
-FIRST = 1 << 16  # tokens of the first batch: what the last block of each length lacks is then little
+# Tokens of the first batch: what the last block of each length lacks is then little.
+FIRST = {"cpu": 1 << 16}
+LARGE_FIRST = 1 << 22  # on accelerators, which take a second or less for it
 SECONDS = 4.0  # that a batch should take, so that progress is seen; what is decided does not depend on it
 
 
@@ -50,7 +53,7 @@ class Editor:
         """
         self._prior, self._config, self._sample = prior, config, sample
         self._encoder = DocumentEncoder(prior.tokenizer)
-        self._tokens = FIRST
+        self._tokens = FIRST.get(jax.default_backend(), LARGE_FIRST)
 
     def __call__(self, documents: Sequence[TokenizedDocument]) -> Iterator[list[Edit]]:
         """Yield the edits of all documents in their order, a batch at a time."""

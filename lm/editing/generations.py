@@ -44,7 +44,7 @@ from lm.editing.documents import DocumentEncoder, TokenizedDocument
 from lm.editing.drift import BUCKETS, bigram_counts, divergence, edit_distance, new_ngrams
 from lm.editing.editor import edited_text
 from lm.editing.mergeable import UNIT, Moments, units
-from lm.editing.prior import Prior, Tokens, over_tokens
+from lm.editing.prior import Prior, Tokens, apart, over_tokens
 from lm.editing.redraw import Chances, chances, least_same, selects
 from lm.errors import InputError
 from lm.model.config import Compute
@@ -121,11 +121,13 @@ def passes(prior: Prior, documents: Sequence[TokenizedDocument], config: EditCon
         return _pass(*arrays, compute=prior.compute, rule=config.rule)
 
     kinds = np.float32, bool, bool, np.int32, *[np.float32] * 5
-    found = [[np.zeros(len(one.tokens), kind) for kind in kinds] for one in documents]
-    for number, place, made in over_tokens(prior, documents, function):
-        for into, column in zip(found[number], jax.tree.leaves(made), strict=True):
+    size = sum(len(one.tokens) for one in documents)
+    found = [np.zeros(size, kind) for kind in kinds]
+    for place, made in over_tokens(prior, documents, function):
+        for into, column in zip(found, jax.tree.leaves(made), strict=True):
             into[place] = column
-    return [Pass(Decisions(*columns[:6]), Chances(*columns[6:])) for columns in found]
+    columns = zip(*(apart(column, documents) for column in found), strict=True)
+    return [Pass(Decisions(*parts[:6]), Chances(*parts[6:])) for parts in columns]
 
 
 def aligned(

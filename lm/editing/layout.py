@@ -10,8 +10,8 @@ import numpy as np
 
 from lm.editing.documents import TokenizedDocument
 
-# Row lengths: eight to a doubling, so that a row is padded by a sixteenth on average; fewer where rows are short.
-LENGTHS = (*range(32, 64, 8), *((8 + part) << exponent for exponent in range(3, 16) for part in range(8)))
+SHORTEST, LONGEST = 32, 2**19  # rows
+STEP = 8  # row lengths are multiples of it
 
 
 class Block(NamedTuple):
@@ -54,14 +54,30 @@ def spans(lengths: np.ndarray, context: int) -> np.ndarray:
     return np.stack([document, held, scored, behind], axis=1)
 
 
-def row_lengths(sizes: np.ndarray, context: int) -> np.ndarray:
-    """Return the length of each window's row: the least of `LENGTHS` that holds it, or the context."""
-    lengths = np.asarray([*(one for one in LENGTHS if one < context), context])
-    return lengths[np.searchsorted(lengths, sizes)]
+def row_lengths(sizes: np.ndarray, context: int, parts: int = 8) -> np.ndarray:
+    """Return the length of each window's row: the least possible one that holds it, or the context.
+
+    Args:
+        sizes: tokens of each window.
+        context: longest row.
+        parts: possible lengths to a doubling, a power of 2: with 8, rows are padded by a sixteenth on average; fewer
+            where rows are short, as all are multiples of `STEP`.
+    """
+    lengths, one = [], SHORTEST
+    while one < min(context, LONGEST):
+        lengths += range(one, 2 * one, max(STEP, one // parts))
+        one *= 2
+    found = np.asarray([*(one for one in lengths if one < context), context])
+    return found[np.searchsorted(found, sizes)]
 
 
 def blocks(
-    documents: Sequence[TokenizedDocument], end: int, context: int, positions: int, devices: int = 1
+    documents: Sequence[TokenizedDocument],
+    end: int,
+    context: int,
+    positions: int,
+    devices: int = 1,
+    parts: int = 8,
 ) -> Iterator[Block]:
     """Cut documents into windows and yield them in blocks of devices * max(1, positions // T) rows of T positions.
 
@@ -73,9 +89,10 @@ def blocks(
         context: longest window, in tokens.
         positions: of a block on each device; a longer row is a block of its own.
         devices: which share the rows of a block.
+        parts: see `row_lengths`.
     """
     windows = spans(np.asarray([len(one.tokens) for one in documents], np.int64), context)
-    lengths = row_lengths(windows[:, 3] - windows[:, 1], context)
+    lengths = row_lengths(windows[:, 3] - windows[:, 1], context, parts)
     # The longest first: what is computed side by side then ends together.
     for T in np.unique(lengths)[::-1].tolist():
         chosen, B = windows[lengths == T], devices * max(1, positions // T)

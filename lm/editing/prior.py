@@ -5,6 +5,7 @@ blocks of rows and chunks of the head's rows have fixed shapes; and no row of a 
 """
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -35,7 +36,10 @@ Array = jax.Array
 CONTEXT = 1024  # longest window by default
 POSITIONS = {"cpu": 256}  # of a block on each device; few, as what the last block of a length lacks is padding
 ROWS = {"cpu": 256}  # of the head at a time, on each device
-MANY_POSITIONS, MANY_ROWS = 16384, 1024  # on devices that need much at a time to be busy
+MANY_POSITIONS, MANY_ROWS = 32768, 2048  # on devices that need much at a time to be busy
+PARTS = {"cpu": 8}  # lengths of rows to a doubling
+FEW_PARTS = 2  # where a shape takes long to compile and little padding is cheap
+AHEAD = 2  # chunks that an accelerator is given before the host waits for one
 BOUND = 2048  # columns of the head that the bound looks at: the first ids, which tokenizers give to frequent tokens
 
 
@@ -51,6 +55,7 @@ class Prior:
         context: longest window, tokens.
         positions: of a block of windows on each device.
         rows: of the head at a time, on all devices.
+        parts: lengths of rows to a doubling.
         drawable: which ids may be drawn, bool, (V,).
         bound: that rules positions out.
         devices: which share the rows of a block.
@@ -64,6 +69,7 @@ class Prior:
     context: int
     positions: int
     rows: int
+    parts: int
     drawable: Array
     bound: Bound
     devices: int
@@ -132,6 +138,7 @@ def prepare_prior(
         context,
         positions or POSITIONS.get(jax.default_backend(), MANY_POSITIONS),
         ROWS.get(jax.default_backend(), MANY_ROWS) * devices,
+        PARTS.get(jax.default_backend(), FEW_PARTS),
         jnp.asarray(allowed) if mesh is None else jax.device_put(allowed, replicated(mesh)),
         make_bound(scorer.head, jnp.arange(min(vocabulary, BOUND))),
         devices,
@@ -188,22 +195,14 @@ def decisions(
     def wanted(states_NxD: Array, token_N: Array) -> Array:
         return _may_reach(prior.bound, scorer.head, states_NxD, token_N, numbers.threshold, compute=compute)
 
-    found = [
-        Decisions(
-            np.full(len(one.tokens), np.nan, np.float32),
-            np.zeros(len(one.tokens), bool),
-            np.zeros(len(one.tokens), bool),
-            one.tokens.astype(np.int32),
-            np.full(len(one.tokens), np.nan, np.float32),
-            np.full(len(one.tokens), np.nan, np.float32),
-        )
-        for one in documents
-    ]
-    for number, place, made in over_tokens(prior, documents, function, wanted if config.prunable else None, whole):
-        _check(documents[number], made.probability)
-        for into, part in zip(found[number], made, strict=True):
+    token = _joined(documents)
+    number, none = np.full((3, len(token)), np.nan, np.float32), np.zeros((2, len(token)), bool)
+    found = Decisions(number[0], none[0], none[1], token, number[1], number[2])
+    for place, made in over_tokens(prior, documents, function, wanted if config.prunable else None, whole):
+        _check(documents, place, made.probability)
+        for into, part in zip(found, made, strict=True):
             into[place] = part
-    return found
+    return [Decisions(*parts) for parts in zip(*(apart(column, documents) for column in found), strict=True)]
 
 
 def probabilities(prior: Prior, documents: Sequence[TokenizedDocument]) -> list[np.ndarray]:
@@ -212,11 +211,45 @@ def probabilities(prior: Prior, documents: Sequence[TokenizedDocument]) -> list[
     def function(states_CxD: Array, tokens: Tokens) -> Array:
         return _probability(prior.scorer.head, states_CxD, tokens.token, compute=prior.compute)
 
-    found = [np.zeros(len(one.tokens), np.float32) for one in documents]
-    for number, place, made in over_tokens(prior, documents, function):
-        _check(documents[number], made)
-        found[number][place] = made
-    return found
+    found = np.zeros(len(_joined(documents)), np.float32)
+    for place, made in over_tokens(prior, documents, function):
+        _check(documents, place, made)
+        found[place] = made
+    return apart(found, documents)
+
+
+def apart(column: np.ndarray, documents: Sequence[TokenizedDocument]) -> list[np.ndarray]:
+    """Return the parts of a column over the tokens of all documents, one after the other, that are each one's."""
+    return np.split(column, _starts(documents)[1:-1]) if documents else []
+
+
+def _joined(documents: Sequence[TokenizedDocument]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, np.int32), *(one.tokens for one in documents)]).astype(np.int32)
+
+
+def _starts(documents: Sequence[TokenizedDocument]) -> np.ndarray:
+    return np.cumsum([0, *(len(one.tokens) for one in documents)])
+
+
+class _Chosen(NamedTuple):
+    """S tokens to which a function is to be applied: columns of length S.
+
+    Attributes:
+        state: what the prior's states before them are, (S, D) on the host, or their rows in a block's, (S,).
+        document: number of each one's.
+        position: in its document.
+        token: ids.
+        editable: bool.
+    """
+
+    state: np.ndarray
+    document: np.ndarray
+    position: np.ndarray
+    token: np.ndarray
+    editable: np.ndarray
+
+    def part(self, begin: int, end: int | None) -> "_Chosen":
+        return _Chosen(*(column[begin:end] for column in self))
 
 
 def over_tokens(
@@ -225,7 +258,7 @@ def over_tokens(
     function: Callable[[Array, Tokens], Any],
     wanted: Callable[[Array, Array], Array] | None = None,
     whole: np.ndarray | None = None,
-) -> Iterator[tuple[int, np.ndarray, Any]]:
+) -> Iterator[tuple[np.ndarray, Any]]:
     """Apply a function to the prior's states before the tokens of documents.
 
     Args:
@@ -238,7 +271,8 @@ def over_tokens(
         whole: documents to all of whose tokens it is applied nevertheless, bool, one each; none by default.
 
     Yields:
-        A document's number, positions in it, and the function's results for these; each position at most once.
+        Places in the documents' tokens, one document after the other (see `apart`), and the function's results for
+        these; each place at most once.
 
     Raises:
         InputError: ids that the prior does not have.
@@ -250,31 +284,63 @@ def over_tokens(
                 f"{document.key} has the id {largest} and the prior only {prior.scorer.config.vocabulary}; "
                 "tokenize with the prior's tokenizer"
             )
-    words = document_words([one.key for one in documents])
-    queue: list[tuple[np.ndarray, ...]] = []  # document, position, state, token, editable
+    words, starts = document_words([one.key for one in documents]), _starts(documents)
+    passes = _passes(prior, documents, wanted, np.zeros(len(documents), bool) if whole is None else whole)
+    on_host = jax.default_backend() == "cpu"
+    chunks = _host_chunks if on_host else _device_chunks
+    # An accelerator goes on with the next blocks while the host waits for an earlier chunk.
+    ahead: deque[tuple[_Chosen, Any]] = deque()
 
-    def flush(least: int) -> Iterator[tuple[int, np.ndarray, Any]]:
-        while queue and sum(len(part[0]) for part in queue) >= least:
-            columns = [np.concatenate(column) for column in zip(*queue, strict=True)]
-            chosen = np.minimum(np.arange(prior.rows), len(columns[0]) - 1)  # the last one fills a chunk up
-            document, position, state, token, editable = (column[chosen] for column in columns)
-            tokens = Tokens(token, editable, words[document], position.astype(np.int32))
-            made = jax.tree.map(np.asarray, function(*_placed(prior, (state, tokens))))
-            number = min(prior.rows, len(columns[0]))
-            queue[:] = [tuple(column[number:] for column in columns)] if len(columns[0]) > number else []
-            for one in np.unique(document[:number]):
-                mine = np.flatnonzero(document[:number] == one)
-                yield int(one), position[mine], jax.tree.map(lambda array, mine=mine: array[mine], made)
+    def finished() -> tuple[np.ndarray, Any]:
+        chosen, made = ahead.popleft()
+        number = len(chosen.token)
+        return starts[chosen.document] + chosen.position, jax.tree.map(lambda array: np.asarray(array)[:number], made)
 
-    for block, state, kept in _passes(
-        prior, documents, wanted, np.zeros(len(documents), bool) if whole is None else whole
-    ):
-        row, column = np.nonzero(kept)
-        document, position = block.document[row], block.begin[row] + column
-        rows = state.reshape(*kept.shape, -1)[row, column]
-        queue.append((document, position, rows, block.targets[row, column], block.editable[row, column]))
-        yield from flush(prior.rows)
-    yield from flush(1)
+    for states_CxD, chosen in chunks(prior, passes):
+        filled = np.minimum(np.arange(prior.rows), len(chosen.token) - 1)  # the last one fills a chunk up
+        tokens = Tokens(
+            chosen.token[filled],
+            chosen.editable[filled],
+            words[chosen.document[filled]],
+            chosen.position[filled].astype(np.int32),
+        )
+        ahead.append((chosen, function(*_placed(prior, (states_CxD, tokens)))))
+        if len(ahead) > (0 if on_host else AHEAD):
+            yield finished()
+    while ahead:
+        yield finished()
+
+
+def _host_chunks(prior: Prior, passes: Iterator[tuple[Array, _Chosen]]) -> Iterator[tuple[np.ndarray, _Chosen]]:
+    """Yield full chunks, of tokens of several blocks, and at the end what is left: a CPU's time goes by rows."""
+    waiting: list[_Chosen] = []
+
+    def take(least: int) -> Iterator[tuple[np.ndarray, _Chosen]]:
+        while waiting and sum(len(one.token) for one in waiting) >= least:
+            columns = _Chosen(*(np.concatenate(column) for column in zip(*waiting, strict=True)))
+            rest = columns.part(prior.rows, None)
+            waiting[:] = [rest] if len(rest.token) else []
+            chosen = columns.part(0, prior.rows)
+            yield chosen.state[np.minimum(np.arange(prior.rows), len(chosen.token) - 1)], chosen
+
+    for states_NxD, chosen in passes:
+        waiting.append(chosen._replace(state=np.asarray(states_NxD)[chosen.state]))
+        yield from take(prior.rows)
+    yield from take(1)
+
+
+def _device_chunks(prior: Prior, passes: Iterator[tuple[Array, _Chosen]]) -> Iterator[tuple[Array, _Chosen]]:
+    """Yield the chunks of each block, the last partly filled: the states never leave the accelerator."""
+    for states_NxD, chosen in passes:
+        for begin in range(0, len(chosen.token), prior.rows):
+            part = chosen.part(begin, begin + prior.rows)
+            filled = np.minimum(np.arange(prior.rows), len(part.token) - 1)
+            yield _rows(states_NxD, part.state[filled].astype(np.int32)), part
+
+
+@jax.jit
+def _rows(states_NxD: Array, row_C: Array) -> Array:
+    return jnp.take(states_NxD, row_C, axis=0)
 
 
 def _passes(
@@ -282,33 +348,45 @@ def _passes(
     documents: Sequence[TokenizedDocument],
     wanted: Callable[[Array, Array], Array] | None,
     whole: np.ndarray,
-) -> Iterator[tuple[Block, np.ndarray, np.ndarray]]:
-    """Yield blocks with their states, shape (N, D), and which targets are wanted, shape (B, T)."""
+) -> Iterator[tuple[Array, _Chosen]]:
+    """Yield the states of each block, shape (N, D), and which of its targets are wanted, by rows of the states."""
 
-    def kept(block: Block, found: np.ndarray | None) -> np.ndarray:
+    def chosen(block: Block, found: np.ndarray | None) -> _Chosen:
         column = np.arange(block.inputs.shape[1])
-        scored = (column >= block.scored[:, :1]) & (column < block.scored[:, 1:])
-        if found is None:
-            return scored
-        return scored & (found.reshape(scored.shape) | whole[block.document][:, None])
+        kept = (column >= block.scored[:, :1]) & (column < block.scored[:, 1:])
+        if found is not None:
+            kept &= found.reshape(kept.shape) | whole[block.document][:, None]
+        row, column = np.nonzero(kept)
+        return _Chosen(
+            np.flatnonzero(kept),
+            block.document[row],
+            block.begin[row] + column,
+            block.targets[row, column],
+            block.editable[row, column],
+        )
 
     def function(block: Block) -> tuple[Array, Array | None]:
         inputs, targets = _placed(prior, (block.inputs, block.targets.reshape(-1)))
         made = states(prior.scorer, inputs)
         return made, None if wanted is None or whole[block.document].all() else wanted(made, targets)
 
-    cut = blocks(documents, prior.tokenizer.end, prior.context, prior.positions, prior.devices)
-    for block, (made, found) in in_lanes(cut, function, None if prior.mesh is None else 1):
-        yield block, made, kept(block, found)
+    def fetch(made: tuple[Array, Array | None]) -> tuple[Array, np.ndarray | None]:
+        return made[0], None if made[1] is None else np.asarray(made[1])
+
+    cut = blocks(documents, prior.tokenizer.end, prior.context, prior.positions, prior.devices, parts=prior.parts)
+    for block, (made, found) in in_lanes(cut, function, None if prior.mesh is None else 1, fetch):
+        yield made, chosen(block, found)
 
 
 def _placed(prior: Prior, arrays: Any) -> Any:
     return arrays if prior.mesh is None else jax.device_put(arrays, batch_sharding(prior.mesh))
 
 
-def _check(document: TokenizedDocument, probability: np.ndarray) -> None:
-    if not np.isfinite(probability).all():
+def _check(documents: Sequence[TokenizedDocument], place: np.ndarray, probability: np.ndarray) -> None:
+    wrong = np.flatnonzero(~np.isfinite(probability))
+    if len(wrong):
+        document = int(np.searchsorted(_starts(documents), place[wrong[0]], side="right")) - 1
         raise InputError(
-            f"the prior gives {document.key} a probability that is no number; its weights are damaged or overflow, "
-            "fetch or train it again"
+            f"the prior gives {documents[document].key} a probability that is no number; its weights are damaged or "
+            "overflow, fetch or train it again"
         )

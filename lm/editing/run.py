@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from lm.data.readers import Bad, refuse
@@ -31,6 +32,7 @@ from lm.errors import InputError
 
 FORMAT = 1  # of the output folder
 MOST = 64  # chunks that are edited together, when they are small
+MANY_CHUNKS = 16  # whole ones that an accelerator edits together: few would leave most of its blocks partly empty
 
 
 class Step(NamedTuple):
@@ -156,13 +158,14 @@ class _Run:
     ):
         self._out, self._prior, self._settings = out, prior, settings
         self._strict, self._progress = strict, progress
+        self._group = settings.chunk * (1 if jax.default_backend() == "cpu" else MANY_CHUNKS)
         self._encoder = DocumentEncoder(prior.tokenizer)  # of the thread that reads
         self._editor = Editor(prior, settings.edit, settings.sample)
         self._open: set[Work] = set()
 
     def __call__(self, tasks: Iterable[Task]) -> None:
         try:
-            with contextlib.closing(_ahead(_groups(self._read(tasks), self._settings.chunk))) as groups:
+            with contextlib.closing(_ahead(_groups(self._read(tasks), self._group))) as groups:
                 for group in groups:
                     self._edit(group)
         finally:
@@ -232,7 +235,7 @@ class _Run:
 
 
 def _groups(found: Iterator[_Read], most: int) -> Iterator[list[_Read]]:
-    """Yield chunks together until they have `most` bytes, as much as a whole chunk: files may be small."""
+    """Yield chunks together until they have `most` bytes, at least as much as a whole chunk: files may be small."""
     group: list[_Read] = []
     size = 0
     try:

@@ -37,7 +37,8 @@ class Scorer:
 
     Attributes:
         config: of the model.
-        blocks: parameters of each block by name, matrices in the type of the products.
+        blocks: parameters of each block by name, matrices in the type of the products; elsewhere than on a CPU a
+            single entry, of all blocks, stacked.
         rest: the other parameters by name, float32, without the head's.
         head: matrix of the head, (D, V), in the type of the products.
     """
@@ -57,14 +58,15 @@ def prepare(model: Decoder, compute: Compute | None = None) -> Scorer:
     """
     config = dataclasses.replace(model.config, compute=compute or model.config.compute)
     found, rest = named(model), {}
-    blocks: list[dict[str, Array]] = [{} for _ in range(config.layers)]
+    apart = jax.default_backend() == "cpu"
+    blocks: list[dict[str, Array]] = [{} for _ in range(config.layers if apart else 1)]
     for name, array in found.items():
         if not name.startswith("blocks."):
             rest |= {name: array} if name != "unembedding" else {}
             continue
         dtype = config.compute if is_matrix(name, config) else str(array.dtype)
         for number, block in enumerate(blocks):
-            block[name.removeprefix("blocks.")] = _layer(array, number, dtype)
+            block[name.removeprefix("blocks.")] = _layer(array, number, dtype) if apart else array.astype(dtype)
     return Scorer(config, tuple(blocks), rest, model.head_weight().astype(config.compute))
 
 
@@ -105,17 +107,31 @@ def _normed(config: ModelConfig, rest: dict[str, Array], x_NxD: Array) -> Array:
     return Decoder(config, rest).norm(x_NxD, "norm")
 
 
+@partial(jax.jit, static_argnums=0)
+def _looped(
+    config: ModelConfig,
+    rest: dict[str, Array],
+    stacked: dict[str, Array],
+    inputs_BxT: Array,
+    segments_BxT: Array | None,
+) -> Array:
+    blocks = {f"blocks.{name}": array for name, array in stacked.items()}
+    return Decoder(config, rest | blocks).hidden(inputs_BxT, segments_BxT)
+
+
 def states(scorer: Scorer, inputs_BxT: Any, segments_BxT: Any = None) -> Array:
     """Return the normalised states of windows, float32, shape (N, D).
 
-    The blocks are called one after the other: each shape is compiled for one of them, not for all, and none is cut
-    from stacked arrays.
+    On a CPU the blocks are called one after the other: each shape is compiled for one of them, not for all, and none is
+    cut from stacked arrays. An accelerator, which is faster than calls can be made, loops over them in one program.
 
     Args:
         scorer: of `prepare`.
         inputs_BxT: ids.
         segments_BxT: see `Decoder.hidden`; None: one window a row.
     """
+    if jax.default_backend() != "cpu":
+        return _looped(scorer.config, scorer.rest, scorer.blocks[0], inputs_BxT, segments_BxT)
     x_NxD, cos_sin = _begin(scorer.config, scorer.rest, inputs_BxT, segments_BxT)
     for arrays in scorer.blocks:
         x_NxD = _through_block(scorer.config, arrays, x_NxD, cos_sin, segments_BxT, shape=inputs_BxT.shape)
