@@ -21,8 +21,8 @@ from lm.data import sources
 from lm.editing.config import EditConfig
 from lm.editing.documents import DocumentEncoder, TokenizedDocument
 from lm.editing.prior import BOUND, CONTEXT, Prior, decisions, prepare_prior
-from lm.memory import keep_freed_memory
 from lm.model.config import Compute
+from lm.startup import before_jax
 from lm.weights.load import fetch_smollm2, load
 
 DOMAINS = ("sotu", "novels", "python")
@@ -250,7 +250,7 @@ def _kept() -> dict[str, Any]:
 
 def main() -> None:
     """Measure speed, print the table and write results/bench/editing.json and the summary beside this file."""
-    keep_freed_memory()
+    before_jax()
     memory = {name: rows for name, rows in _kept().items() if name == "memory"}
     data = measure() | memory
     _turns.save("editing", data, table(data))

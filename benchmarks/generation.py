@@ -9,8 +9,8 @@ from benchmarks import _turns
 from lm.data import sources
 from lm.generation import decode
 from lm.generation.sampling import SamplingConfig
-from lm.memory import keep_freed_memory
 from lm.model.config import Compute
+from lm.startup import before_jax
 from lm.weights.load import fetch_smollm2, load
 
 PROMPT, TOKENS = 32, 96  # tokens of a prompt; to make for each
@@ -101,7 +101,7 @@ def table(data: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print the table and write results/bench/generation.json and the summary beside this file."""
-    keep_freed_memory()
+    before_jax()
     data = measure()
     _turns.save("generation", data, table(data))
 

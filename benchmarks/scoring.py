@@ -12,9 +12,9 @@ from lm.data.passages import cut
 from lm.data.tokenising import from_documents
 from lm.evaluation.scoring import Scorer, log_probabilities, positions, prepare
 from lm.evaluation.windows import blocks
-from lm.memory import keep_freed_memory
 from lm.model.config import Compute
 from lm.model.decoder import PADDING
+from lm.startup import before_jax
 from lm.weights.load import fetch_smollm2, load
 
 TOKENS, CHARACTERS = 5000, 1000  # to score; of a document at most
@@ -100,7 +100,7 @@ def table(data: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print the table and write results/bench/scoring.json and the summary beside this file."""
-    keep_freed_memory()
+    before_jax()
     data = measure()
     _turns.save("scoring", data, table(data))
 

@@ -89,9 +89,9 @@ def bandwidth() -> dict[str, float]:
 
 def serve_ours() -> None:
     """Offer our ways in a process that starts as the command `toedit train` starts."""
-    from lm.memory import keep_freed_memory
+    from lm.startup import before_jax
 
-    keep_freed_memory()
+    before_jax()
     ways = {f"ours, {compute}": prepared(compute) for compute in COMPUTES}
     rates = {f"products, {compute}": functools.partial(_turns.product_rate, compute) for compute in COMPUTES}
     serve(ways | rates | {"pass over memory": bandwidth}, {})

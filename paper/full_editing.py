@@ -74,9 +74,9 @@ def again() -> None:
 
 def main() -> None:
     """Make what the command line names, "edit" or "again"; both by default."""
-    from lm.memory import keep_freed_memory
+    from lm.startup import before_jax
 
-    keep_freed_memory()
+    before_jax()
     makers = {"edit": edit, "again": again}
     for name in sys.argv[1:] or makers:
         makers[name]()

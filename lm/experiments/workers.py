@@ -19,7 +19,7 @@ from lm.experiments import graph
 from lm.experiments.nodes import Made, Stage
 from lm.experiments.presets import Setup
 from lm.experiments.texts import prepare
-from lm.memory import keep_freed_memory
+from lm.startup import before_jax
 
 CONFIG = "config.json"
 GRAPH = "graph.json"
@@ -180,7 +180,7 @@ def _reporter(folder: pathlib.Path, parent: int) -> Callable[[float, str], None]
 
 
 if __name__ == "__main__":
-    keep_freed_memory()
+    before_jax()
     try:
         _work(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
     except InputError as error:

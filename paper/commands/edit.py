@@ -101,9 +101,9 @@ class Edit:
             InputError: an input, the prior or the folder cannot be used, or does not fit what is in the folder; a
                 damaged record with --strict.
         """
-        from lm.memory import keep_freed_memory
+        from lm.startup import before_jax
 
-        keep_freed_memory()
+        before_jax()
         from lm.editing.inputs import find_tasks, shard_of
         from lm.editing.settings import Settings
 

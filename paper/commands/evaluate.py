@@ -61,9 +61,9 @@ class Evaluate:
         Raises:
             InputError: unknown model or source, nothing to score, a window that does not fit, unwritable outputs.
         """
-        from lm.memory import keep_freed_memory
+        from lm.startup import before_jax
 
-        keep_freed_memory()
+        before_jax()
         from lm.evaluation.perplexity import join
         from lm.evaluation.scoring import prepare
         from lm.weights.load import load

@@ -39,9 +39,9 @@ class Generate:
         Raises:
             InputError: bad numbers, an unknown model or source, a file that cannot be written.
         """
-        from lm.memory import keep_freed_memory
+        from lm.startup import before_jax
 
-        keep_freed_memory()
+        before_jax()
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         from lm.data import sources

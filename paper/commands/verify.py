@@ -36,9 +36,9 @@ class Verify:
             InputError: a file or the prior cannot be read, the folder is no finished edit of these files, or the prior
                 is another one.
         """
-        from lm.memory import keep_freed_memory
+        from lm.startup import before_jax
 
-        keep_freed_memory()
+        before_jax()
         from rich.console import Console
 
         from lm.editing.check import verify

@@ -19,7 +19,7 @@ from lm.data import sources
 from lm.editing.config import EditConfig
 from lm.editing.documents import DocumentEncoder
 from lm.editing.prior import decisions, prepare_prior
-from lm.memory import keep_freed_memory
+from lm.startup import before_jax
 from lm.weights.load import load
 from paper.results import ROOT, record, write_record
 
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--cache", type=pathlib.Path, required=True, help="folder of what is scored already")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no new scores are begun after so long")
     asked = parser.parse_args()
-    keep_freed_memory()
+    before_jax()
     asked.cache.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     kept = asked.cache / "pieces.json"
