@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.model.elementwise import activated, layer_norm, rms_norm
+from lm.model.elementwise import _activated, activated, layer_norm, rms_norm
 
 EPSILON = 1e-5
 ULP = np.finfo(np.float32).eps
@@ -53,14 +53,16 @@ def test_norms(rng, centre, scaled):
 
 @pytest.mark.parametrize("parts", ["alone", "bias", "factor", "bias, factor"])
 @pytest.mark.parametrize("kind", ["silu", "gelu-tanh"])
-def test_activations(rng, kind, parts):
+@pytest.mark.parametrize("function", [activated, _activated])  # a CPU's, an accelerator's
+def test_activations(rng, function, kind, parts):
     x, g, factor = (jnp.asarray(4 * rng.standard_normal((60, 30)), jnp.float32) for _ in range(3))
     more = {"bias": jnp.asarray(rng.standard_normal(30), jnp.float32), "factor": factor}
     more = {name: array for name, array in more.items() if name in parts}
     plain = jax.nn.silu if kind == "silu" else _plain_gelu
 
     def ours(x, *arrays):
-        return activated(kind, x, **dict(zip(more, arrays, strict=True)))
+        given = dict(zip(more, arrays, strict=True))
+        return function(kind, x, given.get("bias"), given.get("factor"))
 
     def formula(x, *arrays):
         given = dict(zip(more, arrays, strict=True))
@@ -72,8 +74,8 @@ def test_activations(rng, kind, parts):
 def test_a_gradient_has_the_type_of_its_activation(rng):
     x = jnp.asarray(rng.standard_normal((40, 16)), jnp.bfloat16)
     bias, g = jnp.zeros(16), jnp.asarray(rng.standard_normal((40, 16)), jnp.float32)
-    slope, of_bias = jax.vjp(lambda x, bias: activated("silu", x, bias), x, bias)[1](g)
+    slope, of_bias = jax.vjp(lambda x, bias: _activated("silu", x, bias, None), x, bias)[1](g)
     assert (slope.dtype, of_bias.dtype) == (jnp.bfloat16, jnp.float32)
-    wide, _ = jax.vjp(lambda x, bias: activated("silu", x, bias), x.astype(jnp.float32), bias)[1](g)
+    wide, _ = jax.vjp(lambda x, bias: _activated("silu", x, bias, None), x.astype(jnp.float32), bias)[1](g)
     np.testing.assert_allclose(np.asarray(slope, np.float32), wide, rtol=2.0**-8, atol=1e-6)
     np.testing.assert_allclose(of_bias, np.asarray(slope, np.float64).sum(0), rtol=0, atol=40 * 2.0**-24 * 40)

@@ -5,6 +5,7 @@ checksum), the position of the data iterator, and how long the files of metrics 
 than the seed in the note, since every draw is a function of it and of the row or step.
 """
 
+import contextlib
 import errno
 import gc
 import logging
@@ -13,8 +14,10 @@ import pathlib
 import re
 import shutil
 import sys
+import time
+import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -24,15 +27,32 @@ from lm.errors import InputError
 from lm.train.step import State, checksums
 
 STATE, NOTE = "state", "note"
+READERS_SECONDS = 5.0  # at most, until what reads a damaged checkpoint is gone
 
 
-def _collect_quietly() -> None:
-    """Drop what orbax leaves when it cannot read: the readers of other arrays, which would each print a traceback."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Tell nothing of what orbax leaves when it cannot read: the readers of other arrays, each with a traceback."""
+    hook = sys.unraisablehook
+
+    def tell_others(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, RuntimeError):  # "Event loop is closed"
+            hook(unraisable)
+
+    sys.unraisablehook = tell_others
     try:
-        gc.collect()
+        yield
     finally:
         sys.unraisablehook = hook
+
+
+def _let_readers_end() -> None:
+    """Wait until they are gone: threads that still read hold them for a moment."""
+    end = time.monotonic() + READERS_SECONDS
+    gc.collect()
+    while any(type(one) is types.CoroutineType for one in gc.get_objects()) and time.monotonic() < end:
+        time.sleep(0.02)
+        gc.collect()
 
 
 class DamagedCheckpoint(UserWarning):
@@ -96,27 +116,28 @@ class Checkpoints:
         """
         steps = sorted(self.manager.all_steps(), reverse=True)
         for step in steps:
-            try:
-                note = self._read(step, NOTE, ocp.args.JsonRestore())
-                if differences := _differences(note["run"], self.run):
-                    raise InputError(
-                        f"the checkpoint {self.folder / str(step)} belongs to another run ({'; '.join(differences)}); "
-                        "use its settings, or another folder"
-                    )
-                found = self._read(step, STATE, ocp.args.StandardRestore(state))
-                if checksums(found).tolist() != note["checksums"]:
-                    raise ValueError("its arrays are not those that were saved")
-            except InputError:
-                raise
-            # Whatever a damaged file makes orbax, tensorstore or json raise means the same.
-            except Exception as error:
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
-            else:
-                for damaged in [number for number in steps if number > step]:
-                    self.manager.delete(damaged)  # they would be in the way when the run comes to their steps
-                self.last = step
-                return found, note
-            _collect_quietly()
+            with _quietly():
+                try:
+                    note = self._read(step, NOTE, ocp.args.JsonRestore())
+                    if differences := _differences(note["run"], self.run):
+                        raise InputError(
+                            f"the checkpoint {self.folder / str(step)} belongs to another run "
+                            f"({'; '.join(differences)}); use its settings, or another folder"
+                        )
+                    found = self._read(step, STATE, ocp.args.StandardRestore(state))
+                    if checksums(found).tolist() != note["checksums"]:
+                        raise ValueError("its arrays are not those that were saved")
+                except InputError:
+                    raise
+                # Whatever a damaged file makes orbax, tensorstore or json raise means the same.
+                except Exception as error:
+                    reason = " ".join(str(error).split())[:200] or type(error).__name__
+                else:
+                    for damaged in [number for number in steps if number > step]:
+                        self.manager.delete(damaged)  # they would be in the way when the run comes to their steps
+                    self.last = step
+                    return found, note
+                _let_readers_end()
             warnings.warn(f"the checkpoint {self.folder / str(step)} is damaged ({reason})", DamagedCheckpoint, 2)
         if steps:
             raise InputError(f"no checkpoint in {self.folder} can be read; remove the folder to start again")

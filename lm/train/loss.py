@@ -73,6 +73,8 @@ def _padded(head_DxV: Array, compute: Compute) -> Array:
 def _logits(states_CxD: Array, head_DxW: Array, vocabulary: int, compute: Compute) -> Array:
     """Return logits, -inf behind the vocabulary."""
     logits = matmul(states_CxD, head_DxW, compute)
+    if head_DxW.shape[1] == vocabulary:
+        return logits
     return jnp.where(jnp.arange(head_DxW.shape[1]) < vocabulary, logits, -jnp.inf)
 
 
