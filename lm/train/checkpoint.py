@@ -36,7 +36,7 @@ def _quietly() -> Iterator[None]:
     hook = sys.unraisablehook
 
     def tell_others(unraisable: Any) -> None:
-        if not isinstance(unraisable.exc_value, RuntimeError):  # "Event loop is closed"
+        if type(unraisable.object) is not types.CoroutineType:
             hook(unraisable)
 
     sys.unraisablehook = tell_others
