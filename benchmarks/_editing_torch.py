@@ -34,18 +34,23 @@ def batches(documents):
     return made
 
 
+def padded(documents, end):
+    """Return inputs and targets of documents, a row each; -1 where nothing is a target, behind all that is."""
+    longest = max(map(len, documents))
+    inputs = torch.full((len(documents), longest), end)
+    targets = torch.full((len(documents), longest), -1)
+    for row, ids in enumerate(documents):
+        inputs[row, 1 : len(ids)] = ids[:-1]
+        targets[row, : len(ids)] = ids
+    return inputs, targets
+
+
 def edit(model, documents, end, threshold, top_k, temperature):
     """Return the edited documents and the number of selected tokens; padding is on the right, where nothing sees it."""
     edited, selected = [None] * len(documents), 0
     with torch.inference_mode():
         for chosen in batches(documents):
-            longest = max(len(documents[number]) for number in chosen)
-            inputs = torch.full((len(chosen), longest), end)
-            targets = torch.full((len(chosen), longest), -1)
-            for row, number in enumerate(chosen):
-                ids = documents[number]
-                inputs[row, 1 : len(ids)] = ids[:-1]
-                targets[row, : len(ids)] = ids
+            inputs, targets = padded([documents[number] for number in chosen], end)
             there = targets >= 0
             states, target = model.model(inputs, use_cache=False).last_hidden_state[there], targets[there]
             after = target.clone()

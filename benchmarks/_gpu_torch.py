@@ -77,13 +77,7 @@ def scoring(model, documents, end):
         total = torch.zeros((), dtype=torch.float64)
         with torch.inference_mode():
             for chosen in _editing_torch.batches(documents):
-                longest = max(len(documents[number]) for number in chosen)
-                inputs = torch.full((len(chosen), longest), end)
-                targets = torch.full((len(chosen), longest), -1)
-                for row, number in enumerate(chosen):
-                    ids = documents[number]
-                    inputs[row, 1 : len(ids)] = ids[:-1]
-                    targets[row, : len(ids)] = ids
+                inputs, targets = _editing_torch.padded([documents[number] for number in chosen], end)
                 there = targets >= 0
                 states, target = model.model(inputs, use_cache=False).last_hidden_state[there], targets[there]
                 for begin in range(0, len(target), _editing_torch.ROWS):

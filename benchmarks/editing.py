@@ -21,7 +21,7 @@ from lm.data import sources
 from lm.editing.config import EditConfig
 from lm.editing.documents import DocumentEncoder, TokenizedDocument
 from lm.editing.prior import BOUND, CONTEXT, Prior, decisions, prepare_prior
-from lm.model.config import Compute
+from lm.model.config import Compute, ModelConfig
 from lm.startup import before_jax
 from lm.weights.load import fetch_smollm2, load
 
@@ -50,16 +50,16 @@ def passages(end: int = LONGEST) -> Iterator[str]:
             yield text[: 4 * size]  # about four characters a token
 
 
-def needed(prior: Prior, documents: list[TokenizedDocument], full_rows: int, bound_rows: int) -> float:
+def needed(config: ModelConfig, documents: list[TokenizedDocument], full_rows: int, bound_rows: int) -> float:
     """Return the multiplications and additions that an edit needs in matrix products; causal attention counts once.
 
     Args:
-        prior: of the edit.
+        config: of the prior.
         documents: to edit.
         full_rows: tokens that need the whole head.
         bound_rows: tokens that need the part of the head that rules positions out.
     """
-    c = prior.scorer.config
+    c = config
     matrices = 2 * c.width * (c.query_width + c.key_width) + (3 if c.gated else 2) * c.width * c.hidden
     lengths = np.array([len(one.tokens) for one in documents], float)
     blocks = (
@@ -75,7 +75,7 @@ def ours(prior: Prior, documents: list[TokenizedDocument], *, full: bool) -> dic
     rows = sum(int(np.isfinite(one.probability).sum()) for one in found)
     return {
         "seconds": seconds,
-        "flops": needed(prior, documents, rows, 0 if full else number),
+        "flops": needed(prior.scorer.config, documents, rows, 0 if full else number),
         "head_rows": rows / number,
         "selected": sum(int(one.selected.sum()) for one in found),
         "changed": sum(int(one.changed(d.tokens).sum()) for one, d in zip(found, documents, strict=True)),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _turns
+from benchmarks.editing import needed
 
 ROUNDS = 3
 TRAINING = {"context": 1024, "steps": 12, "batches": (32, 64)}  # sequence of GPT-2; updates of a run; rows of a batch
@@ -119,18 +120,6 @@ def training() -> dict[str, Any]:
     }
     work = {name: flops_per_token(preset("gpt2-124m")) * count for name, count in tokens.items()}
     return {"runs": runs, "tokens": tokens, "work": work, "versions": versions}
-
-
-def needed(config: Any, documents: list[Any], full_rows: int, bound_rows: int) -> float:
-    """Return the operations that editing needs in matrix products, causal attention counted once."""
-    from lm.editing.prior import BOUND
-
-    c = config
-    matrices = 2 * c.width * (c.query_width + c.key_width) + (3 if c.gated else 2) * c.width * c.hidden
-    lengths = np.array([len(one.tokens) for one in documents], float)
-    attention = 4 * c.layers * c.query_width * (lengths * (lengths + 1) / 2).sum()
-    head = 2 * c.width * (c.vocabulary * full_rows + BOUND * bound_rows)
-    return float(2 * c.layers * matrices * lengths.sum() + attention + head)
 
 
 def edited(prior: Any, documents: list[Any]) -> dict[str, Any]:
