@@ -8,9 +8,9 @@ The bound is on exact numbers, the threshold is compared with a rounded P, and t
 unit roundoff u = 2^-24, a logit of D exact products summed in float32, in any order, is off by at most D u |h| |w_j|
 (Cauchy and Schwarz), in the bound as in the full pass: each exp(l_j - l_x) of the one is at least exp(-4 D u |h|
 max |w_j|) times that of the other. A matrix unit that cuts instead of rounding, which is off by up to 2 u of a partial
-sum, stays within the same bound if it adds two products or more at a time. Sums of positive terms are off by at most their number times u, relatively, and
-exponentials and logarithms here by less than 2^-14. A position is ruled out only if it stays below the threshold with
-all of this against it.
+sum, stays within the same bound if it adds two products or more at a time. Sums of positive terms are off by at most
+their number times u, relatively, and exponentials and logarithms here by less than 2^-14. A position is ruled out only
+if it stays below the threshold with all of this against it.
 """
 
 from typing import NamedTuple
