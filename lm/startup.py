@@ -1,5 +1,6 @@
 """What a process sets before it first uses JAX, by the device that it will compute on."""
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -35,8 +36,11 @@ def keep_compiled() -> None:
     import jax
 
     from lm.data.fetch import cache_folder
+    from lm.errors import InputError
 
-    if jax.config.values["jax_compilation_cache_dir"] is None:
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    with contextlib.suppress(InputError):  # without a home folder everything is only compiled anew
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
