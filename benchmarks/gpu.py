@@ -21,6 +21,7 @@ from benchmarks.editing import needed
 ROUNDS = 3
 TRAINING = {"context": 1024, "steps": 12, "batches": (32, 64)}  # sequence of GPT-2; updates of a run; rows of a batch
 DOMAINS, TOKENS = ("sotu", "novels", "legal"), 3_000_000  # of text for SmolLM2, about
+CONTEXT = 2048  # longest window of SmolLM2 here: every piece whole, as on the other side
 GENERATION = {"prompt": 32, "tokens": 128, "rows": (128, 512), "temperature": 0.8, "top_p": 0.95}
 DATASHEET = {"NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12}  # FLOP/s of dense bfloat16 products
 # Llama 3.2 1B and Llama 3 8B (Grattafiori et al. 2024), as transformers names their sizes.
@@ -165,7 +166,11 @@ def smollm2() -> dict[str, Any]:
     texts, tokenizer = list(pieces()), pretrained.tokenizer
     documents = DocumentEncoder(tokenizer)([text.encode() for text in texts], [str(n) for n in range(len(texts))])
     corpus = from_documents([Document(str(n), "", "", "train", text) for n, text in enumerate(texts)], tokenizer)
-    prior, scorer, weights = prepare_prior(pretrained), prepare(pretrained.model), decode.prepare(pretrained.model)
+    prior, scorer, weights = (
+        prepare_prior(pretrained, context=CONTEXT),
+        prepare(pretrained.model),
+        decode.prepare(pretrained.model),
+    )
     sampling = SamplingConfig(temperature=GENERATION["temperature"], top_p=GENERATION["top_p"])
     request = decode.Request(sampling, GENERATION["tokens"], (), tokenizer.size)
     prompts = np.concatenate([one.tokens for one in documents])[: GENERATION["prompt"] * max(GENERATION["rows"])]
@@ -173,7 +178,7 @@ def smollm2() -> dict[str, Any]:
     tokens = {"editing": len(corpus.tokens), "scoring": len(corpus.tokens)}
 
     def score() -> dict[str, Any]:
-        seconds, found = _turns.timed(lambda: log_probabilities(scorer, corpus, tokenizer.end, context=1024))
+        seconds, found = _turns.timed(lambda: log_probabilities(scorer, corpus, tokenizer.end, context=CONTEXT))
         return {"seconds": seconds, "nats": -float(found.mean(dtype=np.float64))}
 
     def generate(rows: int) -> dict[str, Any]:

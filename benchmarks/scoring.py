@@ -13,7 +13,7 @@ from lm.data.tokenising import from_documents
 from lm.evaluation.scoring import Scorer, log_probabilities, positions, prepare
 from lm.evaluation.windows import blocks
 from lm.model.config import Compute
-from lm.model.decoder import PADDING
+from lm.model.packed import PADDING
 from lm.startup import before_jax
 from lm.weights.load import fetch_smollm2, load
 
@@ -47,7 +47,7 @@ def measure() -> dict[str, Any]:
             break
     corpus, end = from_documents(documents, pretrained.tokenizer), pretrained.tokenizer.end
     scorers = {compute: prepare(pretrained.model, compute) for compute in COMPUTES}
-    packed = list(blocks(corpus, end, pretrained.model.config.context, positions()))
+    packed = list(blocks(corpus, end, pretrained.model.config.context, positions(pretrained.model.config)))
     held = sum(int((block.segments != PADDING).sum()) for block in packed)
     texts = {"tokens": corpus.tokens, "starts": corpus.starts, "end": end}
     with _turns.torch("_scoring_torch.py", str(fetch_smollm2()), **texts) as peer:

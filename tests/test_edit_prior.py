@@ -158,12 +158,14 @@ def accelerator(monkeypatch):
     jax.clear_caches()
 
 
+@pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("full", [False, True])
-def test_the_way_of_accelerators_decides_the_same(pretrained, documents, accelerator, monkeypatch, full):
+def test_the_way_of_accelerators_decides_the_same(pretrained, documents, accelerator, monkeypatch, full, several):
     config = EditConfig(threshold=0.3, top_k=4)
     prior = prepare_prior(pretrained, compute="float32", context=CONTEXT, positions=96)
     assert len(prior.scorer.blocks) == 1
-    prior = dataclasses.replace(prior, rows=16)  # several chunks a block
+    # Several chunks a block; one window a row, or several.
+    prior = dataclasses.replace(prior, rows=16, parts=None if several else prior.parts)
     found = decisions(prior, documents, config, full=full)
     monkeypatch.undo()
     jax.clear_caches()
@@ -200,27 +202,46 @@ def test_the_bound_holds_for_every_threshold_and_part_of_the_head(rng):
     assert np.asarray(may_reach(bound, head, broken, jnp.asarray(token), jnp.float32(1.0), "float32"))[3]
 
 
-@pytest.mark.parametrize(("context", "positions"), [(2, 8), (7, 64), (64, 256), (1000, 512)])
-def test_every_token_comes_once_with_half_a_window_before_it(context, positions):
-    lengths = np.asarray([1, 0, 3, 64, 65, 150, 64, 64, 64, 300])
+@pytest.mark.parametrize("parts", [8, None])
+@pytest.mark.parametrize(("context", "positions"), [(2, 8), (7, 64), (64, 256), (1000, 512), (1000, 4096)])
+def test_every_token_comes_once_with_half_a_window_before_it(context, positions, parts):
+    lengths = np.asarray([1, 0, 3, 64, 65, 150, 64, 64, 64, 300, 1500])
     documents = [
-        TokenizedDocument(str(n), 1 + 1000 * n + np.arange(size), np.zeros((size, 2)), np.arange(size) % 3 > 0, b"")
+        TokenizedDocument(str(n), 1 + 2000 * n + np.arange(size), np.zeros((size, 2)), np.arange(size) % 3 > 0, b"")
         for n, size in enumerate(lengths)
     ]
     seen, shapes = [np.zeros(size, int) for size in lengths], set()
-    for block in blocks(documents, 0, context, positions, devices=2):
+    for block in blocks(documents, 0, context, positions, devices=2, parts=parts):
         shapes.add(block.inputs.shape)
         assert block.inputs.shape[0] % 2 == 0
-        for b, (number, begin, (start, stop)) in enumerate(zip(block.document, block.begin, block.scored, strict=True)):
-            tokens, place = documents[number].tokens, begin + np.arange(start, stop)
-            seen[number][place] += 1
-            np.testing.assert_array_equal(block.targets[b, start:stop], tokens[place])
-            np.testing.assert_array_equal(block.editable[b, start:stop], documents[number].editable[place])
-            np.testing.assert_array_equal(block.inputs[b, :stop], np.r_[0, tokens][begin : begin + stop])
-            assert stop <= context
-            assert begin == 0 or start >= context // 2 or start == stop, "only rows that repeat another score nothing"
+        if block.segments is None:
+            row = np.arange(block.inputs.shape[0])[:, None]
+            window = np.where(block.targets > 0, row, -1)
+        else:
+            assert block.most is not None
+            assert block.segments.max() < block.most
+            window = np.where(block.segments >= 0, 64 * np.arange(len(block.segments))[:, None] + block.segments, -1)
+        for one in range(window.max() + 1):
+            row, column = np.nonzero(window == one)
+            if not len(row):
+                continue
+            place = (row[0], slice(column[0], column[-1] + 1))
+            assert len(set(row)) == 1
+            assert len(column) == column[-1] + 1 - column[0] <= context
+            (number,), position, scored = set(block.document[place]), block.position[place], block.scored[place]
+            np.testing.assert_array_equal(np.diff(position), 1)
+            tokens, editable = documents[number].tokens, documents[number].editable
+            seen[number][position[scored]] += 1
+            np.testing.assert_array_equal(block.targets[place], tokens[position])
+            np.testing.assert_array_equal(block.editable[place], editable[position])
+            np.testing.assert_array_equal(block.inputs[place], np.r_[0, tokens][position])
+            start = int(np.argmax(scored))
+            assert scored[start:].all()
+            assert position[0] == 0 or start >= context // 2
+        assert not block.scored[window < 0].any()
     assert all((one == 1).all() for one in seen)
     assert shapes == {(2 * max(1, positions // T), T) for _, T in shapes}
+    assert parts is not None or {T for _, T in shapes} <= {32, 128, 512, 1024}
 
 
 def test_rows_are_little_longer_than_windows():

@@ -7,6 +7,7 @@ import pytest
 
 from lm.model.attention import BLOCK, BLOCKS, _library_attention, causal_attention
 from lm.model.matmul import Compute, matmul, narrow
+from lm.model.packed import PADDING, packing, takes_packed
 
 # (B, T, H, G, K): one position, less than a block, several with a rest, blocks made longer.
 SHAPES = [
@@ -77,6 +78,30 @@ def test_library_attention_is_the_same(rng):
     library = jax.jit(lambda *a: _both(lambda q, k, v: _library_attention(q, k, v, segment, "xla"), *a))(q, k, v, g)
     # The bound of the test above, for both.
     _assert_near(ours, [np.asarray(x) for x in library], 2 * (2 * 8 + 40 + 8) * 2.0**-24)
+
+
+def test_packing_tells_where_documents_lie():
+    segment = jnp.asarray([[0, 0, 0, 0, 0, 0], [4, 4, 2, 3, 3, -1], [0, 0, 1, 1, -1, -1]], jnp.int32)
+    found = packing(segment, 4)
+    assert found.start.tolist() == [[0, -1, -1, -1, -1], [0, 2, 3, -1, -1], [0, 2, -1, -1, -1]]
+    assert found.length.tolist() == [[6, -1, -1, -1], [2, 1, 3, -1], [2, 4, -1, -1]]
+
+
+@pytest.mark.skipif(not takes_packed("bfloat16", 64), reason="needs a GPU of the Hopper generation or a later one")
+@pytest.mark.parametrize(("shape", "most"), [((3, 512, 6, 2, 64), 3), ((2, 128, 4, 4, 128), 15)])
+def test_packed_attention_is_the_masked_one(rng, shape, most):
+    q, k, v, g, segment = _inputs(rng, shape, "bfloat16")
+
+    def packed(q, k, v):
+        return causal_attention(q, k, v, segment, packing(segment, most))
+
+    # What holds nothing attends to the document before it here, and to itself there; nobody reads either.
+    g = jnp.where(segment[..., None, None] == PADDING, 0, g)
+    found = jax.jit(lambda *a: _both(packed, *a))(q, k, v, g)
+    masked = jax.jit(lambda *a: _both(lambda q, k, v: causal_attention(q, k, v, segment), *a))(q, k, v, g)
+    # Weights, their changes, outputs and gradients are rounded on the way, each by 2^-9 of the largest.
+    held = np.asarray(segment) != PADDING
+    _assert_near([x[held] for x in found], [np.asarray(x, np.float64)[held] for x in masked], 8 * 2.0**-9)
 
 
 def test_gradients_stay_in_the_past_of_the_document(rng):

@@ -22,9 +22,10 @@ from lm.evaluation import scoring
 from lm.evaluation.lanes import in_lanes
 from lm.evaluation.perplexity import Evaluation, evaluate, join, ratio
 from lm.evaluation.scoring import chosen_log_probabilities, log_probabilities, prepare, scores
-from lm.evaluation.windows import SHORTEST, blocks, pack, row_length, shortest_rows
+from lm.evaluation.windows import SHORTEST, blocks, pack, pack_counted, row_length, shortest_rows
 from lm.model.config import ModelConfig
-from lm.model.decoder import PADDING, from_arrays, make, named
+from lm.model.decoder import from_arrays, make, named
+from lm.model.packed import PADDING
 from lm.weights import huggingface
 from paper.commands.evaluate import Evaluate
 from paper.errors import InputError as PaperError
@@ -76,10 +77,13 @@ def _logits(graph, state, inputs):
     return nnx.merge(graph, state)(inputs)
 
 
+@pytest.mark.parametrize("counted", [False, True])
 @pytest.mark.parametrize(("context", "stride"), [(300, None), (300, 300), (300, 150), (64, 7), (1, 1), (1000, None)])
-def test_every_token_is_scored_once_after_its_own_document(corpus, context, stride):
+def test_every_token_is_scored_once_after_its_own_document(corpus, context, stride, counted):
     seen = np.zeros(len(corpus.tokens), int)
-    for block in blocks(corpus, END, context, 1024, stride):
+    for block in blocks(corpus, END, context, 1024, stride, counted=counted):
+        assert (block.most is not None) == counted
+        assert not counted or block.segments.max() < block.most
         owner = np.searchsorted(corpus.starts, block.place, side="right") - 1
         for row, column in zip(*np.nonzero(block.place >= 0), strict=True):
             place = block.place[row, column]
@@ -121,6 +125,27 @@ def test_packing_wastes_little_and_has_few_shapes():
     assert sum(int((block.place >= 0).sum()) for block in packed) == 150_000
     assert {block.inputs.shape[1] for block in packed[:-1]} <= set(SHORTEST) - {256}
     assert 150_000 / sum(block.inputs.size for block in packed) > 0.85
+
+
+def test_counted_windows_fill_rows_of_few_lengths():
+    sizes = np.random.default_rng(1).lognormal(5.5, 1.2, 20_000).astype(int).clip(1, 2048)
+    seen, shapes, positions, held = np.zeros(len(sizes), int), [], 0, 0
+    for length, most, rows in pack_counted(sizes):
+        shapes.append((length, most))
+        for row in rows:
+            seen[row] += 1
+            size = sizes[row]
+            assert len(row) <= most
+            assert size.sum() <= length
+            assert most == 1 or (size > length // 4).all()
+            assert most > 1 or length == 32 or size > 0.8 * length
+        positions += length * len(rows)
+        held += sizes[np.concatenate(rows)].sum()
+    assert (seen == 1).all()
+    alone = [2048, 1792, 1536, 1280, 1024, 896, 768, 640, 32]
+    assert shapes == [*((length, 1) for length in alone), (128, 3), (512, 3)]
+    assert held / positions > 0.9
+    assert list(pack_counted(np.zeros(0, int))) == []
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path):

@@ -25,7 +25,8 @@ from lm.data.loader import Loader
 from lm.data.mixture import Part
 from lm.errors import InputError
 from lm.model.config import ModelConfig
-from lm.model.decoder import PADDING, make, named
+from lm.model.decoder import make, named
+from lm.model.packed import PADDING
 from lm.model.parameters import is_matrix, parameters
 from lm.model.sharding import make_mesh
 from lm.train import step as steps

@@ -1,6 +1,8 @@
-"""Documents cut into windows, and windows into blocks of few shapes, each window in a row of its own.
+"""Documents cut into windows, and windows into blocks of few shapes.
 
-A row's length follows from its window alone, so that what is computed in it does not depend on what else there is.
+The length of the row in which a window lies follows from the window alone, so that what is computed for it does not
+depend on what else there is. Where the device attends to the windows of a row as to each alone (`lm.model.packed`), a
+row holds several; elsewhere one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,29 +11,35 @@ from typing import NamedTuple
 import numpy as np
 
 from lm.editing.documents import TokenizedDocument
+from lm.evaluation.windows import pack_counted
+from lm.model.packed import PADDING
 
 SHORTEST, LONGEST = 32, 2**19  # rows
 STEP = 8  # row lengths are multiples of it
 
 
 class Block(NamedTuple):
-    """B windows, one a row, T positions; rows behind the last window repeat it.
+    """Windows in B rows of T positions; what holds nothing has end-of-text ids.
 
     Attributes:
         inputs: ids, int32, (B, T): end-of-text before a document's first token.
         targets: the next ids, int32, (B, T).
         editable: whether a target may be changed, bool, (B, T).
-        document: number of each row's document, int64, (B,).
-        begin: position in its document of each row's first target, int64, (B,).
-        scored: where the row's own targets begin and end, int64, (B, 2); empty in rows that repeat another.
+        document: number of each target's document, int32, (B, T).
+        position: of each target in its document, int32, (B, T).
+        scored: whether a target is this window's to score, bool, (B, T).
+        segments: number of the window in its row, int32, (B, T), `PADDING` where nothing is; None: one window a row.
+        most: windows of a row; None: one.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
     editable: np.ndarray
     document: np.ndarray
-    begin: np.ndarray
+    position: np.ndarray
     scored: np.ndarray
+    segments: np.ndarray | None
+    most: int | None
 
 
 def spans(lengths: np.ndarray, context: int) -> np.ndarray:
@@ -77,7 +85,7 @@ def blocks(
     context: int,
     positions: int,
     devices: int = 1,
-    parts: int = 8,
+    parts: int | None = 8,
 ) -> Iterator[Block]:
     """Cut documents into windows and yield them in blocks of devices * max(1, positions // T) rows of T positions.
 
@@ -89,27 +97,47 @@ def blocks(
         context: longest window, in tokens.
         positions: of a block on each device; a longer row is a block of its own.
         devices: which share the rows of a block.
-        parts: see `row_lengths`.
+        parts: see `row_lengths`; None: several windows a row, as `lm.evaluation.windows.pack_counted` puts them.
     """
     windows = spans(np.asarray([len(one.tokens) for one in documents], np.int64), context)
-    lengths = row_lengths(windows[:, 3] - windows[:, 1], context, parts)
+    sizes = windows[:, 3] - windows[:, 1]
+    if parts is None:
+        for T, most, rows in pack_counted(sizes):
+            B = devices * max(1, positions // T)
+            for first in range(0, len(rows), B):
+                yield _block(documents, end, windows, rows[first : first + B], (B, T), most)
+        return
+    lengths = row_lengths(sizes, context, parts)
     # The longest first: what is computed side by side then ends together.
     for T in np.unique(lengths)[::-1].tolist():
-        chosen, B = windows[lengths == T], devices * max(1, positions // T)
-        for first in range(0, len(chosen), B):
-            yield _block(documents, end, chosen[first : first + B], (B, T))
+        rows, B = np.flatnonzero(lengths == T)[:, None].tolist(), devices * max(1, positions // T)
+        for first in range(0, len(rows), B):
+            yield _block(documents, end, windows, rows[first : first + B], (B, T), None)
 
 
-def _block(documents: Sequence[TokenizedDocument], end: int, windows: np.ndarray, shape: tuple[int, int]) -> Block:
+def _block(
+    documents: Sequence[TokenizedDocument],
+    end: int,
+    windows: np.ndarray,
+    rows: Sequence[Sequence[int]],
+    shape: tuple[int, int],
+    most: int | None,
+) -> Block:
     inputs, targets = np.full(shape, end, np.int32), np.full(shape, end, np.int32)
-    editable = np.zeros(shape, bool)
-    row = np.minimum(np.arange(shape[0]), len(windows) - 1)
-    for b, (document, held, _, behind) in enumerate(windows.tolist()):
-        tokens = documents[document].tokens
-        editable[b, : behind - held] = documents[document].editable[held:behind]
-        targets[b, : behind - held] = tokens[held:behind]
-        begin = 1 if held == 0 else 0
-        inputs[b, begin : behind - held] = tokens[held - 1 + begin : behind - 1]
-    scored = windows[row, 2:] - windows[row, 1:2]
-    scored[len(windows) :] = 0
-    return Block(inputs[row], targets[row], editable[row], windows[row, 0], windows[row, 1], scored)
+    editable, scored = np.zeros(shape, bool), np.zeros(shape, bool)
+    number, position = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    segments = None if most is None else np.full(shape, PADDING, np.int32)
+    for b, row in enumerate(rows):
+        at = 0
+        for segment, window in enumerate(row):
+            document, held, first, behind = windows[window].tolist()
+            to, tokens = slice(at, at + behind - held), documents[document].tokens
+            targets[b, to], editable[b, to] = tokens[held:behind], documents[document].editable[held:behind]
+            begin = 1 if held == 0 else 0
+            inputs[b, at + begin : to.stop] = tokens[held - 1 + begin : behind - 1]
+            number[b, to], position[b, to] = document, np.arange(held, behind)
+            scored[b, at + first - held : to.stop] = True
+            if segments is not None:
+                segments[b, to] = segment
+            at = to.stop
+    return Block(inputs, targets, editable, number, position, scored, segments, most)

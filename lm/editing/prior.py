@@ -1,7 +1,8 @@
 """A prior made ready, and one pass of it over documents: probabilities, or an edit's decisions.
 
-Every number depends on its document only. A window lies in a row of its own, whose length follows from the window's;
-blocks of rows and chunks of the head's rows have fixed shapes; and no row of a product depends on the others.
+Every number depends on its document only. A window lies in a row of its own, or in one whose other windows change no
+bit of it (`lm.model.packed`); a row's length follows from the window's; blocks of rows and chunks of the head's rows
+have fixed shapes; and no row of a product depends on the others.
 """
 
 import dataclasses
@@ -23,11 +24,12 @@ from lm.editing.layout import Block, blocks
 from lm.editing.prune import Bound, make_bound, may_reach
 from lm.errors import InputError
 from lm.evaluation.lanes import in_lanes
-from lm.evaluation.scoring import Scorer, prepare, states
+from lm.evaluation.scoring import Scorer, many_positions, prepare, states
 from lm.generation.sampling import document_words
 from lm.model.config import Compute
 from lm.model.decoder import from_arrays, named
 from lm.model.matmul import matmul
+from lm.model.packed import takes_packed
 from lm.model.sharding import BATCH, batch_sharding, replicated, shardings
 from lm.weights.load import Pretrained
 
@@ -36,7 +38,7 @@ Array = jax.Array
 CONTEXT = 1024  # longest window by default
 POSITIONS = {"cpu": 256}  # of a block on each device; few, as what the last block of a length lacks is padding
 ROWS = {"cpu": 256}  # of the head at a time, on each device
-MANY_POSITIONS, MANY_ROWS = 32768, 2048  # on devices that need much at a time to be busy
+MANY_ROWS = 2048  # on devices that need much at a time to be busy
 PARTS = {"cpu": 8}  # lengths of rows to a doubling
 FEW_PARTS = 2  # where a shape takes long to compile and little padding is cheap
 AHEAD = 2  # chunks that an accelerator is given before the host waits for one
@@ -55,7 +57,7 @@ class Prior:
         context: longest window, tokens.
         positions: of a block of windows on each device.
         rows: of the head at a time, on all devices.
-        parts: lengths of rows to a doubling.
+        parts: lengths of rows to a doubling; None: rows hold several windows.
         drawable: which ids may be drawn, bool, (V,).
         bound: that rules positions out.
         devices: which share the rows of a block.
@@ -69,7 +71,7 @@ class Prior:
     context: int
     positions: int
     rows: int
-    parts: int
+    parts: int | None
     drawable: Array
     bound: Bound
     devices: int
@@ -128,7 +130,9 @@ def prepare_prior(
             model.config, {name: jax.device_put(array, where[name]) for name, array in named(model).items()}
         )
     scorer = prepare(model, compute)
-    vocabulary = model.config.vocabulary
+    config, backend = scorer.config, jax.default_backend()
+    vocabulary = config.vocabulary
+    several = mesh is None and takes_packed(config.compute, config.head_size)
     allowed = drawable(pretrained.tokenizer, vocabulary)
     return Prior(
         scorer,
@@ -136,9 +140,9 @@ def prepare_prior(
         pretrained.name,
         pretrained.sha256,
         context,
-        positions or POSITIONS.get(jax.default_backend(), MANY_POSITIONS),
-        ROWS.get(jax.default_backend(), MANY_ROWS) * devices,
-        PARTS.get(jax.default_backend(), FEW_PARTS),
+        positions or POSITIONS.get(backend) or many_positions(config),
+        ROWS.get(backend, MANY_ROWS) * devices,
+        None if several else PARTS.get(backend, FEW_PARTS),
         jnp.asarray(allowed) if mesh is None else jax.device_put(allowed, replicated(mesh)),
         make_bound(scorer.head, jnp.arange(min(vocabulary, BOUND))),
         devices,
@@ -302,7 +306,7 @@ def over_tokens(
             chosen.token[filled],
             chosen.editable[filled],
             words[chosen.document[filled]],
-            chosen.position[filled].astype(np.int32),
+            chosen.position[filled],
         )
         ahead.append((chosen, function(*_placed(prior, (states_CxD, tokens)))))
         if len(ahead) > (0 if on_host else AHEAD):
@@ -352,23 +356,19 @@ def _passes(
     """Yield the states of each block, shape (N, D), and which of its targets are wanted, by rows of the states."""
 
     def chosen(block: Block, found: np.ndarray | None) -> _Chosen:
-        column = np.arange(block.inputs.shape[1])
-        kept = (column >= block.scored[:, :1]) & (column < block.scored[:, 1:])
+        kept = block.scored.reshape(-1)
         if found is not None:
-            kept &= found.reshape(kept.shape) | whole[block.document][:, None]
-        row, column = np.nonzero(kept)
-        return _Chosen(
-            np.flatnonzero(kept),
-            block.document[row],
-            block.begin[row] + column,
-            block.targets[row, column],
-            block.editable[row, column],
-        )
+            kept = kept & (found | whole[block.document.reshape(-1)])
+        row = np.flatnonzero(kept)
+        columns = (block.document, block.position, block.targets, block.editable)
+        return _Chosen(row, *(column.reshape(-1)[row] for column in columns))
 
     def function(block: Block) -> tuple[Array, Array | None]:
         inputs, targets = _placed(prior, (block.inputs, block.targets.reshape(-1)))
-        made = states(prior.scorer, inputs)
-        return made, None if wanted is None or whole[block.document].all() else wanted(made, targets)
+        made = states(prior.scorer, inputs, block.segments, block.most)
+        if wanted is None or whole[block.document[block.scored]].all():
+            return made, None
+        return made, wanted(made, targets)
 
     def fetch(made: tuple[Array, Array | None]) -> tuple[Array, np.ndarray | None]:
         return made[0], None if made[1] is None else np.asarray(made[1])

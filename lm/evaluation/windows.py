@@ -4,7 +4,7 @@ A window holds tokens of one document: the first one the document's first tokens
 later one the next `stride` tokens and as much context before them as fits. Windows are packed side by side into
 rows of 256, 512, 1024, ... positions (the shortest left out where many windows would leave half of a row empty), and
 rows of one length into blocks of one shape, so that a model is compiled once a length and computes on little padding,
-whatever the documents' lengths.
+whatever the documents' lengths. On some GPUs (`lm.model.packed`) a row holds few windows.
 """
 
 import bisect
@@ -16,11 +16,12 @@ import numpy as np
 
 from lm.data.corpus import Corpus
 from lm.errors import InputError
-from lm.model.decoder import PADDING
+from lm.model.packed import PADDING
 
 SHORTEST = (256, 512, 1024)  # positions that the shortest rows of a corpus may have
 ATTENTION = 1 / 2400  # time of a position's attention for each position of its row, in units of all else (SmolLM2)
 STEP = 64  # between the lengths that rows of what is left over may have
+LEAST, SHARED, PLACES = 32, (128, 512), 3  # of `pack_counted`: the shortest rows, those of several windows, how many
 POOL = 4096  # windows that are packed together: they bound the memory and, being many, fill the rows
 
 
@@ -32,12 +33,14 @@ class Block(NamedTuple):
         targets: the next ids, int32.
         segments: number of the window in its row, int32, PADDING where nothing is.
         place: position of each scored target in the corpus' `tokens`, int64, -1 where a target is not scored.
+        most: windows of a row; None: any number.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
     segments: np.ndarray
     place: np.ndarray
+    most: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,10 @@ def row_length(tokens: int, shortest: int = SHORTEST[0]) -> int:
 
 
 def pack(
-    sizes: Sequence[int] | np.ndarray, length: int | None = None, shortest: int = SHORTEST[0]
+    sizes: Sequence[int] | np.ndarray,
+    length: int | None = None,
+    shortest: int = SHORTEST[0],
+    most: int | None = None,
 ) -> list[tuple[int, list[int]]]:
     """Put windows into rows, the longest first, each where it leaves the least room (best fit decreasing).
 
@@ -84,6 +90,7 @@ def pack(
         sizes: tokens of each window.
         length: of every row; by default a row is as long as its longest window needs.
         shortest: length that a row then has at least.
+        most: windows of a row; by default any number.
 
     Returns:
         The length of each row and the numbers of its windows.
@@ -99,9 +106,35 @@ def pack(
         else:
             left, row = length or row_length(size, shortest), len(rows)
             rows.append((left, [int(number)]))
-        if left > size:
+        if left > size and len(rows[row][1]) != most:
             bisect.insort(room, (left - size, row))
     return rows
+
+
+def pack_counted(sizes: np.ndarray) -> Iterator[tuple[int, int, list[list[int]]]]:
+    """Put windows into rows that hold few of them, where a place for one costs time even if it is empty.
+
+    Up to three share a row of 512 or 128 positions if they are longer than a fourth of it. Longer windows have a row
+    each, whose length is one of four to a doubling, and so have those of up to 32 tokens, in rows of 32. A window's
+    size alone decides about the row's length and the number of its places.
+
+    Args:
+        sizes: tokens of each window.
+
+    Yields:
+        The length of rows, how many windows one has at most, and the numbers of each row's windows.
+    """
+    sizes = np.asarray(sizes, np.int64)
+    step = 2 ** np.maximum(np.frexp(sizes - 1.0)[1] - 3, 0)
+    lengths = np.where(sizes > SHARED[-1], -(-sizes // step) * step, LEAST)
+    for length in np.unique(lengths)[::-1].tolist():
+        own = (lengths == length) & ((sizes > SHARED[-1]) | (sizes <= LEAST))
+        if own.any():
+            yield length, 1, np.flatnonzero(own)[:, None].tolist()
+    for length in SHARED:
+        number = np.flatnonzero((sizes > length // 4) & (sizes <= length))
+        if len(number):
+            yield length, PLACES, [number[some].tolist() for _, some in pack(sizes[number], length, most=PLACES)]
 
 
 def shortest_rows(sizes: np.ndarray) -> int:
@@ -109,13 +142,14 @@ def shortest_rows(sizes: np.ndarray) -> int:
     return min(SHORTEST, key=lambda one: sum(row * (1 + ATTENTION * row) for row, _ in pack(sizes, shortest=one)))
 
 
-def _fill(corpus: Corpus, end: int, shape: tuple[int, int], rows: list[np.ndarray]) -> Block:
+def _fill(corpus: Corpus, end: int, shape: tuple[int, int], rows: list[np.ndarray], most: int | None = None) -> Block:
     """Return the block of some rows; each is the spans of its windows, shape (windows, 4)."""
     block = Block(
         np.full(shape, end, np.int32),
         np.full(shape, end, np.int32),
         np.full(shape, PADDING, np.int32),
         np.full(shape, -1, np.int64),
+        most,
     )
     spans = np.concatenate(rows)
     row = np.repeat(np.arange(len(rows)), [len(one) for one in rows])
@@ -138,7 +172,9 @@ def _fill(corpus: Corpus, end: int, shape: tuple[int, int], rows: list[np.ndarra
     return block
 
 
-def blocks(corpus: Corpus, end: int, context: int, positions: int, stride: int | None = None) -> Iterator[Block]:
+def blocks(
+    corpus: Corpus, end: int, context: int, positions: int, stride: int | None = None, *, counted: bool = False
+) -> Iterator[Block]:
     """Cut a corpus into windows and yield them packed, in memory that does not grow with the corpus.
 
     Args:
@@ -148,6 +184,7 @@ def blocks(corpus: Corpus, end: int, context: int, positions: int, stride: int |
         positions: of a block; a longer row is a block of its own.
         stride: targets of a window after a document's first, in 1..context; context by default, the disjoint
             windows of Paloma (Magnusson et al. 2023, arXiv 2312.10523).
+        counted: give rows only as many windows as `pack_counted` does.
 
     Raises:
         InputError: a context below 1, or a stride outside 1..context.
@@ -158,29 +195,36 @@ def blocks(corpus: Corpus, end: int, context: int, positions: int, stride: int |
     if not 1 <= stride <= context:
         raise InputError(f"a stride of {stride} does not fit a context of {context}; use 1 to {context}")
     windows = _Windows.of(corpus, context, stride)
-    waiting: dict[int, list[np.ndarray]] = {}
+    waiting: dict[tuple[int, int | None], list[np.ndarray]] = {}
     whole = False  # whether a whole block was made
     shortest = 0
     for first in range(0, len(windows), POOL):
         spans = windows.spans(first, first + POOL)
         sizes = spans[:, 3] - spans[:, 1]
-        shortest = shortest or shortest_rows(sizes)  # the first windows decide, so that shapes stay few
-        for length, numbers in pack(sizes, shortest=shortest):
-            rows = waiting.setdefault(length, [])
+        if counted:
+            found = (((length, most), numbers) for length, most, rows in pack_counted(sizes) for numbers in rows)
+        else:
+            shortest = shortest or shortest_rows(sizes)  # the first windows decide, so that shapes stay few
+            found = (((length, None), numbers) for length, numbers in pack(sizes, shortest=shortest))
+        for (length, most), numbers in found:
+            rows = waiting.setdefault((length, most), [])
             rows.append(spans[numbers])
             if len(rows) == max(1, positions // length):
-                yield _fill(corpus, end, (len(rows), length), rows)
-                waiting[length], whole = [], True
+                yield _fill(corpus, end, (len(rows), length), rows, most)
+                waiting[length, most], whole = [], True
         corpus.release()
-    # What is left over goes into rows of one length, so that a small corpus has one shape to compile.
-    left = [row for rows in waiting.values() for row in rows]
-    if left:
-        spans = np.concatenate(left)
-        longest = max(length for length, rows in waiting.items() if rows) if whole else None
-        length, found = _fewest_blocks(spans[:, 3] - spans[:, 1], positions, longest)
+    left = {key: rows for key, rows in waiting.items() if rows}
+    if counted:
+        for (length, most), rows in left.items():
+            yield _fill(corpus, end, (max(1, positions // length), length), rows, most)
+    elif left:
+        # What is left over goes into rows of one length, so that a small corpus has one shape to compile.
+        spans = np.concatenate([row for rows in left.values() for row in rows])
+        longest = max(length for length, _ in left) if whole else None
+        length, packed = _fewest_blocks(spans[:, 3] - spans[:, 1], positions, longest)
         size = max(1, positions // length)
-        for first in range(0, len(found), size):
-            yield _fill(corpus, end, (size, length), [spans[numbers] for numbers in found[first : first + size]])
+        for first in range(0, len(packed), size):
+            yield _fill(corpus, end, (size, length), [spans[numbers] for numbers in packed[first : first + size]])
 
 
 def _fewest_blocks(sizes: np.ndarray, positions: int, length: int | None) -> tuple[int, list[list[int]]]:

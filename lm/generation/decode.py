@@ -20,9 +20,10 @@ import numpy as np
 from lm.errors import InputError
 from lm.generation.sampling import SamplingConfig, document_words, draw
 from lm.model.attention import MASKED
-from lm.model.decoder import PADDING, Block, Decoder, named
+from lm.model.decoder import Block, Decoder, named
 from lm.model.elementwise import activated
 from lm.model.matmul import precision
+from lm.model.packed import PADDING
 from lm.model.parameters import is_matrix
 
 Array = jax.Array

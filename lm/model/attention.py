@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from lm.model.matmul import product
+from lm.model.packed import Packing, packed_attention
 
 Array = jax.Array
 
@@ -168,7 +169,9 @@ def _has_flash(q: Array) -> bool:
     return jax.default_backend() == "gpu" and q.dtype == jnp.bfloat16 and K % 8 == 0 and K <= 128 and T % 2 == 0
 
 
-def causal_attention(q_BxTxHxK: Array, k_BxTxGxK: Array, v_BxTxGxK: Array, segment_BxT: Array | None) -> Array:
+def causal_attention(
+    q_BxTxHxK: Array, k_BxTxGxK: Array, v_BxTxGxK: Array, segment_BxT: Array | None, packing: Packing | None = None
+) -> Array:
     """Return causal attention restricted to each position's own document.
 
     Query head h reads key and value head h // (H / G). Products have factors of the type of the queries and are
@@ -179,10 +182,13 @@ def causal_attention(q_BxTxHxK: Array, k_BxTxGxK: Array, v_BxTxGxK: Array, segme
         k_BxTxGxK: keys, same type; G divides H.
         v_BxTxGxK: values, same type.
         segment_BxT: integer document number of each position, contiguous in a row; None: one document a row.
+        packing: where these documents lie, where `lm.model.packed.takes_packed`.
 
     Returns:
         Type of the queries, shape (B, T, H, K).
     """
+    if packing is not None:
+        return packed_attention(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, packing)
     if jax.default_backend() != "cpu":
         implementation = "cudnn" if _has_flash(q_BxTxHxK) else "xla"
         return _library_attention(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT, implementation)

@@ -20,11 +20,11 @@ from lm.model.attention import causal_attention
 from lm.model.config import Compute, ModelConfig
 from lm.model.elementwise import activated, layer_norm, rms_norm
 from lm.model.matmul import matmul, narrow
+from lm.model.packed import packing, takes_packed
 from lm.model.parameters import parameters
 
 Array = jax.Array
 
-PADDING = -1  # segment number of positions that hold nothing
 UNROLLED = 12  # layers up to which they are compiled one after the other instead of as a loop
 
 _keeps_names = jax.checkpoint_policies.save_only_these_names("matmul")
@@ -176,7 +176,7 @@ class Decoder(_Parameters):
         angle = position_BxT[..., None, None].astype(jnp.float32) * rotary_frequencies(self.config)
         return jnp.cos(angle), jnp.sin(angle)
 
-    def hidden(self, token_BxT: Array, segment_BxT: Array | None = None) -> Array:
+    def hidden(self, token_BxT: Array, segment_BxT: Array | None = None, most: int | None = None) -> Array:
         """Return the normalised residual stream, float32, shape (B T, D).
 
         Args:
@@ -184,20 +184,25 @@ class Decoder(_Parameters):
             segment_BxT: integer document number of each position, contiguous in a row, PADDING where there is
                 nothing; a position sees itself and earlier positions of its own document, and positions count
                 from 0 in each. None: one document a row.
+            most: documents of a row, if known: some GPUs then need no mask, and no device for one that begins its row.
         """
-        return self.norm(self.through(token_BxT, segment_BxT, collect=False)[0], "norm")
+        return self.norm(self.through(token_BxT, segment_BxT, most, collect=False)[0], "norm")
 
-    def through(self, token_BxT: Array, segment_BxT: Array | None, collect: bool) -> tuple[Array, Any]:
+    def through(
+        self, token_BxT: Array, segment_BxT: Array | None, most: int | None = None, *, collect: bool
+    ) -> tuple[Array, Any]:
         """Return the residual stream after the last block, and keys and values (L, B, T, G, K) if asked for."""
-        B, T = token_BxT.shape
+        (B, T), segment_BxT = token_BxT.shape, None if most == 1 else segment_BxT
         place = jnp.broadcast_to(jnp.arange(T), (B, T)) if segment_BxT is None else positions(segment_BxT)
-        cos_sin = self.angles(place)
+        cos_sin, packed = self.angles(place), None
+        if segment_BxT is not None and most is not None and takes_packed(self.config.compute, self.config.head_size):
+            packed = packing(segment_BxT, most)
         graph, stacked = nnx.split(self.blocks)
 
         def layer(x_NxD: Array, state: Any) -> tuple[Array, Any]:
             block = nnx.merge(graph, state)
             q, k, v = block.project(x_NxD, cos_sin, (B, T))
-            mixed = checkpoint_name(causal_attention(q, k, v, segment_BxT), "matmul")
+            mixed = checkpoint_name(causal_attention(q, k, v, segment_BxT, packed), "matmul")
             return block.finish(x_NxD, mixed), (k, v) if collect else None
 
         if self.config.remat == "matmuls":

@@ -12,7 +12,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lm.model.config import ModelConfig
-from lm.model.decoder import PADDING, Decoder, starting_arrays
+from lm.model.decoder import Decoder, starting_arrays
+from lm.model.packed import PADDING
 from lm.model.sharding import BATCH, replicated, shardings
 from lm.train.config import TrainConfig, learning_rate, optimizer
 from lm.train.loss import cross_entropy
