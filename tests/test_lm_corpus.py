@@ -10,14 +10,15 @@ import sys
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tokenizers
 
 from lm.data import corpus as token_files
-from lm.data import tokenising
+from lm.data import encoding, tokenising
 from lm.data.corpus import Corpus, Writer
 from lm.data.encoding import Encoder
 from lm.data.readers import Record
 from lm.data.tokenising import from_documents, tokenize
-from lm.data.tokenizer import PIECE, Tokenizer
+from lm.data.tokenizer import _LLAMA3, BYTE_OF, PIECE, Tokenizer
 from lm.errors import InputError
 from paper.commands.tokenize import SET_ASIDE, Tokenize
 
@@ -179,28 +180,73 @@ PRE = {
         "type": "Sequence",
         "pretokenizers": [{"type": "Digits", "individual_digits": True}, bytes_],
     },
+    "llama3": lambda bytes_: {
+        "type": "Sequence",
+        "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": _LLAMA3}, "behavior": "Isolated", "invert": False},
+            {**bytes_, "use_regex": False},
+        ],
+    },
+    "added": lambda bytes_: bytes_,
     "none": lambda bytes_: {**bytes_, "use_regex": False},
     "prefix": lambda bytes_: {**bytes_, "add_prefix_space": True},
 }
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "digits"])
-def test_piecewise_ids_are_the_librarys(tokenizer, texts, kind):
-    about = json.loads(tokenizer.to_json())
-    about["pre_tokenizer"] = PRE[kind](about["pre_tokenizer"])
-    made = Tokenizer.from_json(json.dumps(about))
-    assert made.separable
+@pytest.fixture(scope="module")
+def odd_texts():
     pieces = [*"aAzZ09 \n\t\r.,!?'\"-(){}_~`@[]\x00\x1c\x85\xa0\u2003\u2028\xe9\xdf\u4e2d\u0301\xbd\u0663\xb2"]
-    pieces += ["'s", "'re", "'LL", "the", " the", "  ", "\n\n", "\r\n", "\U0001f600", "<|endoftext|>"]
+    pieces += ["'s", "'re", "'LL", "'ll", "the", " the", "  ", "\n\n", "\r\n", "\U0001f600", "<|endoftext|>"]
+    pieces += ["\u2014", "\u2019", " \u201c", "\u200a", "\u200b", "don't", " 12", "  3"]
     random_ = random.Random(20241216)
-    made_up = ["".join(random_.choices(pieces, k=random_.randint(0, 14))) for _ in range(6000)]
+    return ["".join(random_.choices(pieces, k=random_.randint(0, 14))) for _ in range(6000)]
+
+
+@pytest.fixture(scope="module")
+def across(odd_texts):
+    """A tokenizer that merges whatever stands side by side, so that its ids show every cut."""
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=6000, initial_alphabet=sorted(BYTE_OF), show_progress=False)
+    made.train_from_iterator([text.replace("<|endoftext|>", "") for text in odd_texts], trainer)
+    made.add_special_tokens(["<|endoftext|>"])
+    return json.loads(made.to_str())
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "digits", "llama3", "added"])
+def test_piecewise_ids_are_the_librarys(across, odd_texts, texts, kind, monkeypatch):
+    about = across | {"pre_tokenizer": PRE[kind](across["pre_tokenizer"] | {"use_regex": True})}
+    if kind == "added":
+        plain = dict.fromkeys(["special", "lstrip", "rstrip", "single_word", "normalized"], False)
+        about["added_tokens"] = [*about["added_tokens"], {"id": 7000, "content": "the", **plain}]
+    made = Tokenizer.from_json(json.dumps(about))
+    assert (made.separable, made.like_gpt2) == (True, kind in ("gpt2", "digits"))
+    around = [f"a{one}b {one} 1{one}2({one}  {one}a'{one}s{one}" for one in map(chr, range(0x3100))]
     encoder = Encoder(made)
-    for batch in (made_up[:1], made_up, texts, made_up[:50]):
+    for batch in (odd_texts[:1], odd_texts, around, texts, odd_texts[:50], [], [""], [" "]):
         assert all("".join(PIECE.findall(text)) == text for text in batch)
         encoded = encoder(batch, batch)
-        assert encoded.tokens.tolist() == [number for ids in made.encode_whole(batch) for number in ids]
+        expected = made.encode_whole(batch)
+        assert encoded.tokens.tolist() == [number for ids in expected for number in ids]
+        assert encoded.lengths == [len(ids) for ids in expected]
         assert encoded.sizes == [len(text.encode()) for text in batch]
-        assert sum(encoded.lengths) == len(encoded.tokens)
+        monkeypatch.setattr(encoding, "MOST_KEPT", 0 if batch is around else 300_000)  # once all are forgotten
+
+
+def test_each_piece_is_encoded_once(tokenizer, monkeypatch):
+    asked = []
+
+    def noted(self, texts):
+        asked.extend(texts)
+        return whole(self, texts)
+
+    whole = Tokenizer.encode_whole
+    monkeypatch.setattr(Tokenizer, "encode_whole", noted)
+    encoder = Encoder(tokenizer)
+    for batch in (["a house, the house"], ["(the house)", "house the"], ["The house"]):
+        encoder(batch, batch)
+    assert [text for text in asked if text] == ["\na house\n, the", "\n(\nthe\n)\nhouse", "\nThe"]
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "prefix", "normalizer"])

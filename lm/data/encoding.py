@@ -1,8 +1,9 @@
 """Ids of much text as arrays: each distinct piece is encoded once, each document comes back byte for byte."""
 
+import collections
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,10 +12,27 @@ from lm.data.corpus import token_type
 from lm.data.tokenizer import PIECE, Tokenizer
 from lm.errors import InputError
 
-MOST_KEPT = 300_000  # pieces: about 60 MB
-LONGEST_KEPT = 40  # characters; longer pieces hardly ever come again
-# Pieces that are encoded as one text, and what is put before each: `PIECE` cuts on both sides of it.
-_JOINABLE, _BETWEEN = re.compile(r"[ \n!,.:;?](?s:.*)\S"), " a"
+MOST_KEPT = 300_000  # words, and as many parts, of 8 ids on average: about 60 MB each
+
+# What only Python takes for whitespace (\x1c to \x1f) is none for the tokenizers.
+_SPACE, _OTHER = r"[^\S\x1c-\x1f]", r"[\S\x1c-\x1f]"
+# GPT-2's pattern cuts before all whitespace and looks at nothing beyond.
+_WORD = re.compile(rf"{_SPACE}*+{_OTHER}++|{_SPACE}++")
+# A part of a word is what GPT-2's pattern finds there if only ASCII and the dashes, quotation marks and bullets of
+# Unicode decide about it (which are punctuation in every version), else the rest of the word. Several spaces are left
+# with a digit that follows, as all of them stay together where digits are cut off first.
+_MARKS = r"!-/:-@\[-`{-~\u2010-\u2027"
+_SURE = rf"(?![^A-Za-z0-9{_MARKS}])"
+_PART = re.compile(
+    rf" ?[A-Za-z]++{_SURE}|'(?:[stmd]|re|ve|ll)| ?(?:[0-9]++|[{_MARKS}]++){_SURE}"
+    rf"|{_SPACE}+(?={_SPACE}[A-Za-z{_MARKS}])|[^\S \x1c-\x1f](?=[A-Za-z0-9{_MARKS}])"
+    rf"|{_SPACE}*+{_OTHER}++|{_SPACE}++"
+)
+# Pieces that can follow each other in one text without a change of their ids: those that begin with a lone space; and,
+# with a text before each at whose both ends the tokenizer cuts, those that a second pattern matches.
+_SPACED = re.compile(r" (?=\S)(?s:.*)\S")
+_LIKE_GPT2 = re.compile(rf"{_OTHER}++"), "\n"
+_ANY = re.compile(r"[\s!-&(-/:-@\[-`{-~](?s:.*)\S"), " a"
 
 
 class Encoded(NamedTuple):
@@ -31,18 +49,79 @@ class Encoded(NamedTuple):
     sizes: list[int]
 
 
+class _Rows(NamedTuple):
+    """Ids of some texts.
+
+    Attributes:
+        tokens: of all texts, one after the other, uint16 or uint32.
+        lengths: tokens of each text.
+        lossy: whether the ids of each text do not decode to it, bool.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    lossy: np.ndarray
+
+
+class _Table:
+    """Ids of texts by those of their pieces, each of which is encoded once."""
+
+    def __init__(self, pattern: re.Pattern[str], kind: np.dtype, encode: Callable[[list[str]], _Rows]):
+        """Start empty.
+
+        Args:
+            pattern: finds the pieces.
+            kind: of the ids.
+            encode: gives the ids of distinct pieces.
+        """
+        self._pattern, self._kind, self._encode = pattern, kind, encode
+        self._clear()
+
+    def _clear(self) -> None:
+        self._numbers: dict[str, int] = collections.defaultdict(itertools.count().__next__)
+        self._known = _Rows(np.zeros(0, self._kind), np.zeros(0, np.int64), np.zeros(0, bool))
+
+    def __call__(self, texts: Iterable[str]) -> _Rows:
+        """Return the ids of some texts."""
+        if max(len(self._known.lengths), len(self._known.tokens) // 8) > MOST_KEPT:
+            self._clear()
+        counts: list[int] = []
+        flat = itertools.chain.from_iterable(self._cut(texts, counts))
+        numbers = np.fromiter(map(self._numbers.__getitem__, flat), np.int64)
+        # Pieces have been numbered as they came, the new ones are the last.
+        if unknown := len(self._numbers) - len(self._known.lengths):
+            new = list(itertools.islice(reversed(self._numbers), unknown))[::-1]
+            self._known = _Rows(*map(np.concatenate, zip(self._known, self._encode(new), strict=True)))
+        tokens, lengths, lossy = self._known
+        first, lengths, count = (np.cumsum(lengths) - lengths)[numbers], lengths[numbers], np.array(counts, np.int64)
+        return _Rows(_runs(tokens, first, lengths), _sums(lengths, count), _sums(lossy[numbers], count) > 0)
+
+    def _cut(self, texts: Iterable[str], counts: list[int]) -> Iterator[list[str]]:
+        """Yield the pieces of each text and note their number; lists that live on would cost garbage collections."""
+        for text in texts:
+            pieces = self._pattern.findall(text)
+            counts.append(len(pieces))
+            yield pieces
+
+
 class Encoder:
     """Encodes texts as `Tokenizer.encode` does, several times as fast where text is much.
 
-    Words repeat, so a table from pieces to ids replaces most of the work, and no list of numbers is made. That the
-    ids of a piece decode to the piece is checked when it enters the table, so every text is known to come back.
+    Words repeat, so a table from words to ids replaces most of the work, and no list of numbers is made. Words are
+    spelled and marked in more ways than there are parts of words, so new words are looked up by parts in another table
+    where the tokenizer cuts as GPT-2 does. That the ids of a part decode to the part is checked when it enters its
+    table, so every text is known to come back.
     """
 
     def __init__(self, tokenizer: Tokenizer):
-        """Start with an empty table."""
+        """Start with empty tables."""
         self._tokenizer, self._kind = tokenizer, np.dtype(token_type(tokenizer.size))
-        self._table: dict[str, bytes] = {}
         self._width = np.array([len(tokenizer.decode([number])) for number in range(tokenizer.size)])
+        if tokenizer.like_gpt2:
+            parts = _Table(_PART, self._kind, self._learn)
+            self._table = _Table(_WORD, self._kind, parts)
+        else:
+            self._table = _Table(PIECE, self._kind, self._learn)
 
     def __call__(self, texts: Sequence[str], names: Sequence[str]) -> Encoded:
         """Return the ids of some texts.
@@ -56,68 +135,53 @@ class Encoder:
         """
         sizes = [len(text.encode()) for text in texts]
         if self._tokenizer.separable:
-            content, lengths = self._by_pieces(texts, names)
-            return Encoded(np.frombuffer(content, self._kind), lengths, sizes)
+            tokens, lengths, lossy = self._table(texts)
+            lossy |= _sums(self._width[tokens], lengths) != sizes
+        else:
+            tokens, lengths, lossy = self._each(texts)
+        if lossy.any():
+            name = names[int(np.argmax(lossy))]
+            raise InputError(f"the tokenizer does not give back the bytes of {name}; use one that does not normalise")
+        return Encoded(tokens, lengths.tolist(), sizes)
+
+    def _each(self, texts: Sequence[str]) -> _Rows:
+        """Return the ids of texts as the library gives them."""
         encoded = self._tokenizer.encode_whole(texts)
-        for name, text, ids in zip(names, texts, encoded, strict=True):
-            if self._tokenizer.decode(ids) != text.encode():
-                raise _lossy(name)
-        lengths = [len(ids) for ids in encoded]
-        return Encoded(np.fromiter(itertools.chain.from_iterable(encoded), self._kind, sum(lengths)), lengths, sizes)
+        lossy = [self._tokenizer.decode(ids) != text.encode() for text, ids in zip(texts, encoded, strict=True)]
+        lengths = np.array([len(ids) for ids in encoded], np.int64)
+        tokens = np.fromiter(itertools.chain.from_iterable(encoded), self._kind, lengths.sum())
+        return _Rows(tokens, lengths, np.array(lossy, bool))
 
-    def _by_pieces(self, texts: Sequence[str], names: Sequence[str]) -> tuple[bytes, list[int]]:
-        cut = [PIECE.findall(text) for text in texts]
-        if len(self._table) > MOST_KEPT:
-            self._table = {}
-        new = list(set(itertools.chain.from_iterable(cut)).difference(self._table))
-        lossy = self._learn(new)
-        for piece in lossy:  # a later call must find them lossy again
-            del self._table[piece]
-        for name, text, pieces in zip(names, texts, cut, strict=True):
-            if sum(map(len, pieces)) != len(text) or not lossy.isdisjoint(pieces):
-                raise _lossy(name)
-        parts = [b"".join(map(self._table.__getitem__, pieces)) for pieces in cut]
-        for piece in new:
-            if len(piece) > LONGEST_KEPT:
-                del self._table[piece]
-        return b"".join(parts), [len(part) // self._kind.itemsize for part in parts]
-
-    def _learn(self, pieces: Sequence[str]) -> set[str]:
-        """Put pieces into the table; return those that do not come back from their ids."""
-        # One long text is encoded several times as fast as many short ones.
-        joined = list(filter(_JOINABLE.fullmatch, pieces))
-        others = list(itertools.filterfalse(_JOINABLE.fullmatch, pieces))
-        if not self._learn_joined(joined):
-            others += joined
-        encoded = self._tokenizer.encode_whole(others)
-        self._table.update(
-            (piece, np.array(ids, self._kind).tobytes()) for piece, ids in zip(others, encoded, strict=True)
-        )
-        return {
-            piece
-            for piece, ids in zip(others, encoded, strict=True)
-            if self._tokenizer.decode(ids) != piece.encode(errors="replace")
-        }
-
-    def _learn_joined(self, pieces: Sequence[str]) -> bool:
-        """Put pieces into the table, encoded as one text; return whether they come back from their ids."""
-        text = "".join(f"{_BETWEEN}{piece}" for piece in pieces)
+    def _learn(self, pieces: Sequence[str]) -> _Rows:
+        """Return the ids of pieces, of most from one text: it is encoded several times as fast as many short ones."""
+        pattern, before = _LIKE_GPT2 if self._tokenizer.like_gpt2 else _ANY
+        spaced, others = ([one.fullmatch(piece) is not None for piece in pieces] for one in (_SPACED, pattern))
+        joined = np.logical_or(spaced, others)
+        befores = ("" if one else before for one in spaced)
+        pairs = itertools.compress(zip(befores, pieces, strict=True), joined)
+        strings = list(itertools.chain.from_iterable(pairs))
+        text = "".join(strings)
         (ids,) = self._tokenizer.encode_whole([text])
-        if self._tokenizer.decode(ids) != text.encode():
-            return False
+        same = self._tokenizer.decode(ids) == text.encode()
         ids = np.array(ids, self._kind)
-        widths = np.array([(len(_BETWEEN), len(piece.encode())) for piece in pieces], np.int64).reshape(-1)
-        ends, wanted = np.cumsum(self._width[ids]), np.cumsum(widths)
+        ends = np.append(0, np.cumsum(self._width[ids]))
+        wanted = np.cumsum([0, *(len(string.encode()) for string in strings)])
         places = np.searchsorted(ends, wanted)
-        if not np.array_equal(ends[places], wanted):
-            return False
-        content, bounds = ids.tobytes(), ((places + 1) * self._kind.itemsize).tolist()
-        self._table.update(
-            (piece, content[first:behind])
-            for piece, first, behind in zip(pieces, bounds[::2], bounds[1::2], strict=True)
-        )
-        return True
+        if not same or not np.array_equal(ends[places], wanted):
+            return self._each(pieces)
+        rows = self._each(list(itertools.compress(pieces, ~joined)))
+        first, lengths, lossy = np.zeros((3, len(pieces)), np.int64)
+        first[joined], lengths[joined] = places[1::2], np.diff(places)[1::2]
+        first[~joined], lengths[~joined] = len(ids) + np.cumsum(rows.lengths) - rows.lengths, rows.lengths
+        lossy[~joined] = rows.lossy
+        return _Rows(_runs(np.concatenate([ids, rows.tokens]), first, lengths), lengths, lossy > 0)
 
 
-def _lossy(name: str) -> InputError:
-    return InputError(f"the tokenizer does not give back the bytes of {name}; use one that does not normalise")
+def _runs(tokens: np.ndarray, first: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return some runs of an array, one after the other."""
+    return tokens[np.arange(lengths.sum()) + np.repeat(first - (np.cumsum(lengths) - lengths), lengths)]
+
+
+def _sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the sums of consecutive runs of an array, by the runs' lengths."""
+    return np.diff(np.append(0, np.cumsum(values))[np.append(0, np.cumsum(counts))])

@@ -128,8 +128,11 @@ class Tokenizer:
         """Id of end-of-text: before every document, nowhere inside one."""
         self.chat_template: str | None = chat_template
         """The files' chat template, as text."""
-        self.separable: bool = _separable(tokenizer)
+        about = json.loads(tokenizer.to_str())
+        self.separable: bool = _separable(about)
         """Whether the pieces that `PIECE` cuts a text into can be encoded one by one."""
+        self.like_gpt2: bool = self.separable and _like_gpt2(about)
+        """Whether text is cut by GPT-2's pattern and nothing else but perhaps, before, into single digits."""
         self._kept: dict[str, list[int]] = {}
 
     @property
@@ -368,11 +371,15 @@ class Tokenizer:
         return cls(tokenizer, metadata.get("tokenizer.chat_template"), name)
 
 
-def _separable(tokenizer: tokenizers.Tokenizer) -> bool:
-    """Return whether this tokenizer treats the pieces of `PIECE` one by one."""
-    about = json.loads(tokenizer.to_str())
+def _steps(about: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the steps by which a tokenizer.json cuts text."""
     steps = about["pre_tokenizer"] or {}
-    known = all(_cuts_at_spaces(step) for step in steps.get("pretokenizers", [steps]))
+    return steps.get("pretokenizers", [steps])
+
+
+def _separable(about: Mapping[str, Any]) -> bool:
+    """Return whether the tokenizer of a tokenizer.json treats the pieces of `PIECE` one by one."""
+    known = all(map(_cuts_at_spaces, _steps(about)))
     plain = about["normalizer"] is None or about["normalizer"]["type"] == "NFC"  # nothing composes with a space
     words = not any(
         token["lstrip"] or token["rstrip"] or token["single_word"] or any(map(str.isspace, token["content"]))
@@ -380,6 +387,14 @@ def _separable(tokenizer: tokenizers.Tokenizer) -> bool:
         if not token["special"]
     )
     return known and plain and words
+
+
+def _like_gpt2(about: Mapping[str, Any]) -> bool:
+    """Return whether `like_gpt2` holds for the separable tokenizer of a tokenizer.json."""
+    *before, last = (step["type"] for step in _steps(about))
+    return (
+        set(before) <= {"Digits"} and last == "ByteLevel" and all(token["special"] for token in about["added_tokens"])
+    )
 
 
 def _cuts_at_spaces(step: Mapping[str, Any]) -> bool:
