@@ -133,12 +133,13 @@ def test_tokenizers_that_cut_otherwise_are_taken_whole(trained):
         found.encode_with_offsets("a word")
     about["pre_tokenizer"]["add_prefix_space"] = False
     assert Tokenizer.from_json(json.dumps(about)).separable
-    added = {"id": 700, "content": "two words", "single_word": False, "lstrip": False, "rstrip": False}
-    about["added_tokens"].append(added | {"normalized": False, "special": False})
-    found = Tokenizer.from_json(json.dumps(about))
-    assert not found.separable
-    assert found.encode(["two words"]) == [[700]]
-    assert found.decode([700]) == b"two words"
+    added = {"id": 700, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    for content in ("two words", "a(b"):
+        changed = about | {"added_tokens": [*about["added_tokens"], added | {"content": content}]}
+        found = Tokenizer.from_json(json.dumps(changed))
+        assert not found.separable
+        assert found.encode([content]) == [[700]]
+        assert found.decode([700]) == content.encode()
 
 
 def test_chat(trained):

@@ -379,10 +379,15 @@ def _steps(about: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _separable(about: Mapping[str, Any]) -> bool:
     """Return whether the tokenizer of a tokenizer.json treats the pieces of `PIECE` one by one."""
-    known = all(map(_cuts_at_spaces, _steps(about)))
+    steps = _steps(about)
+    known = all(map(_cuts_at_spaces, steps)) and any(one["type"] == "Split" or one.get("use_regex") for one in steps)
     plain = about["normalizer"] is None or about["normalizer"]["type"] == "NFC"  # nothing composes with a space
     words = not any(
-        token["lstrip"] or token["rstrip"] or token["single_word"] or any(map(str.isspace, token["content"]))
+        token["lstrip"]
+        or token["rstrip"]
+        or token["single_word"]
+        or any(map(str.isspace, token["content"]))
+        or len(PIECE.findall(token["content"])) > 1
         for token in about["added_tokens"]
         if not token["special"]
     )
