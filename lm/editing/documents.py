@@ -105,7 +105,11 @@ class DocumentEncoder:
 
     def _cut(self, text: bytes) -> Iterator[str | bytes]:
         """Yield the stretches of a text that are encoded each by itself: text as str, other bytes as bytes."""
-        for stretch in _INVALID.split(text.decode(errors="surrogateescape")):
+        try:
+            stretches = [text.decode()]
+        except UnicodeDecodeError:
+            stretches = _INVALID.split(text.decode(errors="surrogateescape"))
+        for stretch in stretches:
             if _INVALID.match(stretch):
                 yield stretch.encode(errors="surrogateescape")
             elif stretch:
