@@ -1,4 +1,8 @@
-"""The training loop: batches in, checkpoints and metrics out; killed at any moment, it goes on to the same bytes."""
+"""The training loop: batches in, checkpoints and metrics out; killed at any moment, it goes on.
+
+On CPUs to the same bytes. A GPU takes the sums of a gradient in another order in every run, so that two runs differ by
+rounding, and in time by more, killed or not.
+"""
 
 import contextlib
 import dataclasses
