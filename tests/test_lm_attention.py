@@ -1,5 +1,7 @@
 """Attention and matrix products against the plain formulas in float64, values and gradients, both types of factors."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,6 +87,26 @@ def test_packing_tells_where_documents_lie():
     found = packing(segment, 4)
     assert found.start.tolist() == [[0, -1, -1, -1, -1], [0, 2, 3, -1, -1], [0, 2, -1, -1, -1]]
     assert found.length.tolist() == [[6, -1, -1, -1], [2, 1, 3, -1], [2, 4, -1, -1]]
+
+
+@pytest.mark.parametrize(
+    ("capability", "compute", "head_size", "taken"),
+    [
+        ("9.0", "bfloat16", 64, True),
+        ("10.3", "bfloat16", 128, True),
+        ("8.0", "bfloat16", 64, False),
+        ("gfx942", "bfloat16", 64, False),
+        ("9.0", "float32", 64, False),
+        ("9.0", "bfloat16", 36, False),
+        ("9.0", "bfloat16", 256, False),
+    ],
+)
+def test_packed_attention_is_taken_where_it_is_there(monkeypatch, capability, compute, head_size, taken):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(compute_capability=capability)])
+    assert takes_packed.__wrapped__(compute, head_size) == taken
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert not takes_packed.__wrapped__(compute, head_size)
 
 
 @pytest.mark.skipif(not takes_packed("bfloat16", 64), reason="needs a GPU of the Hopper generation or a later one")
