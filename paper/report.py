@@ -103,8 +103,10 @@ def experiments(result: dict[str, Any]) -> str:
         "text. Values are changes of held-out loss in nats a token unless a statement says otherwise, with the "
         "half-width of the 95 % interval over seeds and the standard error over works of the test text.</p>"
         + "".join(parts)
-        + f"<h3>Made in this run</h3><p>{within} of {judged} models that this run trained lie inside the 95 % "
-        f"prediction interval of the committed ones; identical machines give identical numbers.</p>{table(live)}"
+        + f"<h3>Made in this run</h3><p>{within} of {judged} comparisons of models that this run trained lie inside "
+        "the 95 % prediction interval of the committed ones (a model that two experiments share counts in each). The "
+        "same libraries on the same processor give the same numbers; its name does not tell all about it.</p>"
+        + table(live)
     )
 
 
@@ -144,7 +146,8 @@ def page(title: str, results: dict[str, dict[str, Any]], figures: Path, edits: s
     """
     ledger = results["claims"]["data"]
     captions = results["figures"]["data"]["captions"]
-    claims = ledger["tables"]["ledger"] + results["lm_claims"]["data"]["tables"]["ledger"]
+    measured = results["lm_claims"]["data"]
+    claims = ledger["tables"]["ledger"] + measured["tables"]["ledger"]
     tables = "".join(
         f"<details><summary>{escape(name)}: {escape(title)} ({len(rows)} rows)</summary>{table(rows)}</details>"
         for name, result in results.items()
@@ -162,7 +165,8 @@ on this page was computed by the run that wrote it.</p>
 <nav><a href="#ledger">Ledger</a><a href="#experiments">Experiments</a><a href="#figures">Figures</a>
 <a href="#tables">Tables</a><a href="#origin">How it was made</a></nav>
 <h2 id="ledger">Ledger of claims</h2>
-<p>{escape(ledger["summary"])}</p>
+<p>Theory and simulation. {escape(ledger["summary"])}</p>
+<p>Language models, below these in the table. {escape(measured["summary"])}</p>
 {ledger_table(claims)}
 <h2 id="experiments">Experiments</h2>
 {experiments(results["lm_experiments"])}

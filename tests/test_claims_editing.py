@@ -44,5 +44,16 @@ def test_verdicts_turn_when_the_numbers_do(data):
     assert all(verdict == "fails" for verdict in after.values()), after
 
 
+def test_a_domain_without_a_sampled_document_says_nothing(data):
+    domains = data["edit"]["summary"]["sample"]["domains"]
+    assert domains["sotu"]["documents"] == 0
+    outcome = editing.check_u_shape(data)
+    assert [one.name for one in outcome.stated] == [name for name in domains if name != "sotu"]
+    assert "sotu not in the sample" in outcome.headline
+    for scores in domains.values():
+        scores["documents"] = 0
+    assert _verdicts(data)["edit-u-shape"] == "untestable here"
+
+
 def test_nothing_measured_is_untestable():
     assert set(_verdicts(None).values()) == {"untestable here"}

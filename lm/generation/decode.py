@@ -329,7 +329,8 @@ def decode(
     if longest > prompt_places or longest + request.limit > weights.model.config.context + 1:
         raise InputError(
             f"a prompt of {longest} tokens and {request.limit} after it do not fit into a context of "
-            f"{weights.model.config.context} with {prompt_places} places for prompts; lower the number of tokens"
+            f"{weights.model.config.context} with {prompt_places} places for prompts; lower the number of tokens "
+            "(--tokens)"
         )
     rows = rows or batch_rows()
     names = [*names, *[names[-1]] * (rows - len(prompts))]

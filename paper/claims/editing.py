@@ -32,13 +32,24 @@ def check_u_shape(data: Data) -> Outcome:
     """Table 6: the lowest and the highest tenth of [0, 1] hold more tokens than any tenth between."""
     comparisons, weaker, told = [], [], []
     for domain, scores in data["edit"]["summary"]["sample"]["domains"].items():
+        if not scores["documents"]:
+            told.append(f"{domain} not in the sample")
+            continue
         share = scores["probability"]["before"]["deciles"]
         middle, least = max(share[1:-1]), min(share[1:-1])
-        numbers = {"lowest": share[0], "highest": share[-1], "tokens": scores["tokens"]}
+        numbers = {
+            "lowest": share[0],
+            "highest": share[-1],
+            "tokens": scores["tokens"],
+            "documents": scores["documents"],
+        }
         ends = min(share[0], share[-1])
         comparisons.append(Comparison(domain, ends > middle, numbers | {"largest_between": middle}))
         weaker.append(Comparison(domain, ends > least, numbers | {"least_between": least}))
-        told.append(f"{domain} {share[0]:.3f}, {least:.3f} to {middle:.3f} between, {share[-1]:.3f}")
+        told.append(
+            f"{domain} {share[0]:.3f}, {least:.3f} to {middle:.3f} between, {share[-1]:.3f} "
+            f"({scores['documents']} documents)"
+        )
     return Outcome(tuple(comparisons), tuple(weaker), headline="shares of the tokens: " + "; ".join(told))
 
 
