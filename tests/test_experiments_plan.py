@@ -1,6 +1,7 @@
 """Plans: what is counted, by hand on a small design; what can be detected; edit rates; the large presets' shapes."""
 
 import dataclasses
+import json
 import math
 import pathlib
 
@@ -26,6 +27,8 @@ from lm.model.config import Compute
 from lm.model.parameters import count_parameters, parameters
 from lm.train.metrics import flops_per_token
 from lm.train.step import Batch, gradient
+from paper.commands.plan import spread
+from paper.results import ROOT
 
 DATA = pathlib.Path(__file__).parent / "data"
 SETUP = Setup(
@@ -205,3 +208,14 @@ def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="accelerator's memory"):
         check_room([small], tmp_path, 1, device=0.5 * small.memory)
     assert np.isfinite(planning.available_memory())
+
+
+def test_the_spread_over_seeds_is_pooled_over_arms():
+    rows = json.loads((ROOT / "paper/results/experiments/laptop/edited.json").read_text(encoding="utf-8"))
+    rows = [one for one in rows["data"]["tables"]["arms"] if one["domain"] == "human" and one["change"]]
+    last = max(one["step"] for one in rows)
+    widths = np.asarray([one["change_half_width"] for one in rows if one["step"] == last])
+    # Student's 97.5 % quantile with two degrees of freedom.
+    expected = np.sqrt(np.mean(widths**2) * 3) / 4.302652729911275
+    assert spread("edited", "laptop")[0] == pytest.approx(expected)
+    assert np.median(widths) < np.sqrt(np.mean(widths**2)) / 2, "the arms differ: a median would promise too much"

@@ -124,8 +124,9 @@ def spread(name: str, preset: str) -> tuple[float | None, float | None, str]:
     """Return how far paired differences vary, from committed results.
 
     Returns:
-        Median over arms of the standard deviation over seeds, nats a token on human text; the same of the standard
-        error over the test text's works; the preset that they are from.
+        Standard deviation over seeds, nats a token on human text, from the variance pooled over arms (a median would
+        hide the arms that vary most); the same of the standard error over the test text's works; the preset that they
+        are from.
     """
     from scipy.stats import t as student
 
@@ -146,8 +147,12 @@ def spread(name: str, preset: str) -> tuple[float | None, float | None, str]:
             ]
             works = [row["change_works_se"] for row in rows if row["change_works_se"]]
             if sds:
-                return statistics.median(sds), statistics.median(works) if works else None, found
+                return _pooled(sds), _pooled(works) if works else None, found
     return None, None, ""
+
+
+def _pooled(deviations: list[float]) -> float:
+    return math.sqrt(statistics.fmean(one * one for one in deviations))
 
 
 def plans(name: str, preset_name: str, preset: "Preset", folder: Path | None) -> "dict[str, Planned]":
