@@ -61,7 +61,7 @@ def _probabilities(ax: Axes, summary: Mapping[str, Any]) -> None:
     if config["delete_below"]:
         ax.axvline(config["delete_below"], color=BLACK, linestyle=":", linewidth=0.8)
     ax.set(yscale="log", xlim=(-0.01, 1.01), xlabel="probability of a token", ylabel="density of tokens")
-    ax.set_title(f"{found['tokens']:,} tokens, {found['documents']:,} documents")
+    ax.set_title(f"sample: {found['tokens']:,} tokens, {found['documents']:,} documents")
     ax.legend(loc="upper center")
 
 

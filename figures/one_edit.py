@@ -11,9 +11,9 @@ NEEDS: tuple[str, ...] = ("one_edit",)
 CAPTION = (
     "One edit. Left: error against the edited share at T = 100, d = 10; lines are the law "
     "1 + a + (1-d/T) k (1-k), k = E Z^2 1{edited}, points the fit-test Monte Carlo (two standard errors are smaller "
-    "than the markers). The paper's 1 + a is right only for few, confident rows: confident rows carry little residual "
-    "(small k), unsure rows much. Right: exact finite-T value minus the law, times T, at T/d = 10 and a = 0.5: it is "
-    "flat, so the correction is of order 1/T."
+    "than the markers). The paper's 1 + a is right only where k (1 - k) is near 0: for few, confident rows, which "
+    "carry little residual, and where the edited rows carry nearly all of it. Right: exact finite-T value minus the "
+    "law, times T, at T/d = 10 and a = 0.5: it is flat, so the correction is of order 1/T."
 )
 MARKS = {"high-confidence": "o", "low-confidence": "s", "random": "^"}
 NAMES = {"high-confidence": "high confidence", "low-confidence": "low confidence", "random": "random"}
