@@ -93,5 +93,5 @@ def test_the_report_says_what_was_live_and_what_committed(results):
     html = experiments({"data": {**results["lm_experiments"]["data"], "tables": rows}})
     for row in rows["beside_the_paper"]:
         assert row["made"] in html
-    assert "1 of 1 models" in html
+    assert "1 of 1 comparisons of models" in html
     assert "&amp; more" in html or "question" in html
