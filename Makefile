@@ -12,7 +12,7 @@ unexport PYTHONPATH PYTHONHOME
 reproduce: $(VENV)/installed
 	$(TOEDIT) reproduce
 
-# The committed results that `make reproduce` shows beside its live ones (an hour; killed, it goes on where it was).
+# The committed results that `make reproduce` shows beside its live ones (an hour and a half; killed, it goes on where it was).
 reproduce-full: $(VENV)/installed
 	$(VENV)/bin/python -m paper.full_experiments
 

@@ -1,6 +1,6 @@
 """The committed results of the experiments: `make reproduce-full` trains all models of the preset laptop.
 
-An hour on two cores; killed, it goes on where it was. Files: paper/results/experiments/laptop/NAME.json.
+An hour and a half on two cores; killed, it goes on where it was. Files: paper/results/experiments/laptop/NAME.json.
 """
 
 import json

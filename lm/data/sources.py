@@ -319,7 +319,7 @@ SOURCES = {
             (),
             "Apache-2.0",
             "textbooks, stories and articles written by SmolLM2-135M-Instruct, part of this project",
-            2.0,
+            4.4,
             synthetic.smollm2,
             depends=lambda: sha256_of(synthetic.SMOLLM2_CORPUS) if synthetic.SMOLLM2_CORPUS.is_file() else "",
             synthetic=True,
