@@ -9,7 +9,7 @@ import pytest
 
 from lm.model.attention import BLOCK, BLOCKS, _library_attention, causal_attention
 from lm.model.matmul import Compute, matmul, narrow
-from lm.model.packed import PADDING, packing, takes_packed
+from lm.model.packed import PADDING, packing_of, takes_packed
 
 # (B, T, H, G, K): one position, less than a block, several with a rest, blocks made longer.
 SHAPES = [
@@ -84,7 +84,7 @@ def test_library_attention_is_the_same(rng):
 
 def test_packing_tells_where_documents_lie():
     segment = jnp.asarray([[0, 0, 0, 0, 0, 0], [4, 4, 2, 3, 3, -1], [0, 0, 1, 1, -1, -1]], jnp.int32)
-    found = packing(segment, 4)
+    found = packing_of(segment, 4)
     assert found.start.tolist() == [[0, -1, -1, -1, -1], [0, 2, 3, -1, -1], [0, 2, -1, -1, -1]]
     assert found.length.tolist() == [[6, -1, -1, -1], [2, 1, 3, -1], [2, 4, -1, -1]]
 
@@ -115,7 +115,7 @@ def test_packed_attention_is_the_masked_one(rng, shape, most):
     q, k, v, g, segment = _inputs(rng, shape, "bfloat16")
 
     def packed(q, k, v):
-        return causal_attention(q, k, v, segment, packing(segment, most))
+        return causal_attention(q, k, v, segment, packing_of(segment, most))
 
     # What holds nothing attends to the document before it here, and to itself there; nobody reads either.
     g = jnp.where(segment[..., None, None] == PADDING, 0, g)

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from lm.model.matmul import product
-from lm.model.packed import Packing, packed_attention
+from lm.model.packed import Packing, has_flash, packed_attention
 
 Array = jax.Array
 
@@ -163,12 +163,6 @@ def _library_attention(q: Array, k: Array, v: Array, segment_BxT: Array | None, 
         return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation=implementation)
 
 
-def _has_flash(q: Array) -> bool:
-    """Return whether cuDNN's flash attention takes these queries; with a mask it needs an even number of positions."""
-    _, T, _, K = q.shape
-    return jax.default_backend() == "gpu" and q.dtype == jnp.bfloat16 and K % 8 == 0 and K <= 128 and T % 2 == 0
-
-
 def causal_attention(
     q_BxTxHxK: Array, k_BxTxGxK: Array, v_BxTxGxK: Array, segment_BxT: Array | None, packing: Packing | None = None
 ) -> Array:
@@ -190,7 +184,9 @@ def causal_attention(
     if packing is not None:
         return packed_attention(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, packing)
     if jax.default_backend() != "cpu":
-        implementation = "cudnn" if _has_flash(q_BxTxHxK) else "xla"
+        # With a mask it needs an even number of positions.
+        flash = has_flash(str(q_BxTxHxK.dtype), q_BxTxHxK.shape[3]) and q_BxTxHxK.shape[1] % 2 == 0
+        implementation = "cudnn" if flash else "xla"
         return _library_attention(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT, implementation)
     segment_BxT = jnp.zeros(q_BxTxHxK.shape[:2], jnp.int32) if segment_BxT is None else segment_BxT
     return _attention(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT)

@@ -20,7 +20,7 @@ from lm.model.attention import causal_attention
 from lm.model.config import Compute, ModelConfig
 from lm.model.elementwise import activated, layer_norm, rms_norm
 from lm.model.matmul import matmul, narrow
-from lm.model.packed import packing, takes_packed
+from lm.model.packed import packing_of, takes_packed
 from lm.model.parameters import parameters
 
 Array = jax.Array
@@ -196,7 +196,7 @@ class Decoder(_Parameters):
         place = jnp.broadcast_to(jnp.arange(T), (B, T)) if segment_BxT is None else positions(segment_BxT)
         cos_sin, packed = self.angles(place), None
         if segment_BxT is not None and most is not None and takes_packed(self.config.compute, self.config.head_size):
-            packed = packing(segment_BxT, most)
+            packed = packing_of(segment_BxT, most)
         graph, stacked = nnx.split(self.blocks)
 
         def layer(x_NxD: Array, state: Any) -> tuple[Array, Any]:

@@ -1,8 +1,8 @@
 """Norms and activations whose backward passes keep nothing but their inputs.
 
 The derived rules would keep every intermediate result, which costs an accelerator more to write and read than to
-compute again. With
-r = 1 / sqrt(var(x) + e) or 1 / sqrt(mean(x^2) + e), y = r (x - mean(x)) or r x, and g the gradient by y s, s the scale,
+compute again. With r = 1 / sqrt(var(x) + e) or 1 / sqrt(mean(x^2) + e), y = r (x - mean(x)) or r x, and g the gradient
+by y s, s the scale,
 
     ds = sum_n g y,   dx = r (g s - y mean(g s y) - mean(g s)),
 

@@ -35,19 +35,23 @@ class Packing(NamedTuple):
     length: Array
 
 
+def has_flash(compute: str, head_size: int) -> bool:
+    """Return whether cuDNN's flash attention takes heads of this type and size."""
+    return jax.default_backend() == "gpu" and compute == "bfloat16" and head_size % 8 == 0 and head_size <= 128
+
+
 @functools.cache
 def takes_packed(compute: Compute, head_size: int) -> bool:
     """Return whether this attention is there: on an NVIDIA GPU of the Hopper generation or a later one."""
-    if dot_product_attention is None or jax.default_backend() != "gpu":
+    if dot_product_attention is None or not has_flash(compute, head_size):
         return False
     try:
-        capability = float(getattr(jax.devices()[0], "compute_capability", 0))
+        return float(getattr(jax.devices()[0], "compute_capability", 0)) >= 9.0
     except ValueError:  # other makers' GPUs have names
         return False
-    return capability >= 9.0 and compute == "bfloat16" and head_size % 8 == 0 and head_size <= 128
 
 
-def packing(segment_BxT: Array, most: int) -> Packing:
+def packing_of(segment_BxT: Array, most: int) -> Packing:
     """Return where documents lie.
 
     Args:
