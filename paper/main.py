@@ -1,5 +1,6 @@
 """The entry point of the `toedit` command."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -47,8 +48,23 @@ Start with `toedit theory` (exact errors by generation) or `toedit sim` (the sam
 `toedit reproduce` runs everything and ends with results/report.html."""
 
 
+PIPE = 141  # exit code of what ends because nobody reads its output, as shells say it
+
+
 def main() -> None:
     """Run the subcommand that the command line names; exit 2 with one sentence on bad input."""
+    try:
+        try:
+            _run()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # `toedit ... | head` has seen enough. Python would flush again at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(PIPE)
+
+
+def _run() -> None:
     command = tyro.cli(Command, prog="toedit", description=DESCRIPTION, config=(tyro.conf.OmitSubcommandPrefixes,))
     # Imported here: `toedit --help` needs none of the numerical packages.
     from lm.errors import InputError as LmError

@@ -1,6 +1,8 @@
 """The command line: right numbers out, one sentence and exit code 2 on bad input, nothing half-written."""
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -27,6 +29,15 @@ def test_help_names_every_subcommand(toedit):
     assert code == 0
     for name in ("theory", "sim", "claims", "fetch", "reproduce", "paper"):
         assert name in out
+
+
+def test_output_that_nobody_reads_ends_the_command_without_a_word():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "paper.main", "edit", "--help"]
+    made = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (made.returncode, made.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize("command", ["theory", "sim", "claims", "fetch", "reproduce", "paper"])

@@ -1,4 +1,4 @@
-"""What a process sets before JAX: freed memory is kept on a CPU, what was compiled on an accelerator."""
+"""What a process sets before JAX: freed memory is kept on a CPU, and what was compiled everywhere."""
 
 import os
 import platform
@@ -36,23 +36,72 @@ def test_memory_taken_again_costs_no_faults():
 
 
 COMPILE = """
-import importlib.util
+import sys
 import jax
 import jax.numpy as jnp
 from lm import startup
-startup.expects_accelerator = lambda: True
+startup.expects_accelerator = lambda: {accelerator}
 startup.before_jax()
-jax.jit(lambda x: x * 3 + 1)(jnp.arange(4.0))
+x, seen = jnp.arange(4.0), []
+jax.monitoring.register_event_listener(lambda event, **_: seen.append(event))
+assert jax.jit(lambda x: x * 3 + 1)(x).tolist() == [1, 4, 7, 10]
+print("/jax/compilation_cache/cache_hits" in seen)
 """
 
 
-def test_an_accelerators_programs_are_kept_in_the_cache(tmp_path):
-    environment = dict(os.environ, TOEDIT_CACHE=str(tmp_path))
-    subprocess.run([sys.executable, "-c", COMPILE], env=environment, check=True)
-    kept = {path.name for path in (tmp_path / "compiled").iterdir()}
+def _compile(cache, accelerator=False):
+    """Return whether a process that compiles a program found it in the cache; it has nothing to complain about."""
+    made = subprocess.run(
+        [sys.executable, "-W", "error", "-c", COMPILE.format(accelerator=accelerator)],
+        env={"JAX_PLATFORMS": "cpu", **os.environ, "TOEDIT_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (made.returncode, made.stderr) == (0, "")
+    return made.stdout.split() == ["True"]
+
+
+def _kept(cache):
+    return sorted(cache.rglob("jit__lambda*-cache"))
+
+
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_programs_are_kept_for_the_next_process(tmp_path, accelerator):
+    assert not _compile(tmp_path, accelerator)
+    kept = _kept(tmp_path)
     assert kept
-    subprocess.run([sys.executable, "-c", COMPILE], env=environment, check=True)
-    assert {path.name for path in (tmp_path / "compiled").iterdir() if path.name.endswith("cache")} <= kept
+    assert (kept[0].parent.name == "compiled") == accelerator  # those for CPUs are apart
+    assert _compile(tmp_path, accelerator)
+
+
+def test_a_program_that_a_killed_process_left_incomplete_is_compiled_again(tmp_path):
+    _compile(tmp_path)
+    (path,) = _kept(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert not _compile(tmp_path)
+    assert _compile(tmp_path)
+
+
+def test_an_old_program_is_compiled_again(tmp_path):
+    _compile(tmp_path)
+    (path,) = _kept(tmp_path)
+    os.utime(path, (0, 0))
+    assert not _compile(tmp_path)
+
+
+def test_nothing_is_kept_where_jax_cannot_read_it_again(tmp_path):
+    _compile(tmp_path)
+    (tried,) = tmp_path.rglob("jaxlib-*.txt")
+    assert tried.read_text(encoding="utf-8") == "reads"
+    tried.write_text("does not read", encoding="utf-8")
+    assert not _compile(tmp_path)
+
+
+def test_without_a_folder_to_write_everything_is_compiled(tmp_path):
+    (tmp_path / "compiled").write_text("no folder", encoding="utf-8")
+    assert not _compile(tmp_path)
 
 
 @pytest.mark.parametrize(

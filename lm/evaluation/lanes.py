@@ -5,7 +5,6 @@ and computes what lies between the products on one of them. Blocks know nothing 
 its own; what a block gives does not depend on who computes it.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,8 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+
+from lm.startup import cores
 
 T = TypeVar("T")
 
@@ -27,8 +28,7 @@ def lanes() -> int:
     """
     if jax.default_backend() != "cpu":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores + 1, MOST)
+    return min(cores() + 1, MOST)
 
 
 def numpy_arrays(made: Any) -> Any:
