@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from figures.style import BLACK, BLUE, COLOURS, GREY, ORANGE, figure
 
-# Share of tokens in each tenth of [0, 1], per cent: the paper's table 6, as in paper/data/paper-tables.csv.
+# Share of tokens in each tenth of [0, 1], per cent: table 6 of Zhu et al., as in paper/data/paper-tables.csv.
 TABLE_6 = (34.7, 8.1, 5.4, 4.4, 3.8, 3.6, 3.7, 4.0, 5.2, 27.1)
 MOST_DOMAINS = 12
 MOST_SUBSTITUTIONS = 15
@@ -54,7 +54,8 @@ def _probabilities(ax: Axes, summary: Mapping[str, Any]) -> None:
         if counts.sum():
             # Density, so that bins of any width compare.
             ax.stairs(counts / counts.sum() * len(counts), edges, color=colour, label=name, linewidth=1)
-    ax.plot(np.arange(0.05, 1, 0.1), np.asarray(TABLE_6) / 10, "x", color=GREY, markersize=4, label="table 6")
+    middles = np.arange(0.05, 1, 0.1)
+    ax.plot(middles, np.asarray(TABLE_6) / 10, "x", color=GREY, markersize=4, label="Zhu et al., table 6")
     config = summary["config"]
     for threshold in {config["threshold"], *([config["upper"]] if config["select"] == "band" else [])}:
         ax.axvline(threshold, color=BLACK, linestyle=":", linewidth=0.8)
@@ -90,7 +91,7 @@ def _rates(ax: Axes, summary: Mapping[str, Any]) -> None:
         ax.set_xscale("log")
         ax.set_xlim(lowest / 2, 200)
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=2)
-    ax.set_xlabel("tokens (%)")
+    ax.set_xlabel("tokens (%), ± 2 standard errors")
 
 
 def _substitutions(ax: Axes, summary: Mapping[str, Any]) -> None:

@@ -50,7 +50,7 @@ def test_edit_apply_and_verify(toedit, corpus, tmp_path):
     for number in ("documents", "tokens", "selected", "changed"):
         assert f"{row[number]:,}" in printed
     assert f"{row['effective_edit_rate']['value']:.3%}" in printed
-    assert "warning: 1 damaged records were set aside" in warned
+    assert "warning: 1 damaged record set aside" in warned
     assert (out / "edits.html").read_text().startswith("<!doctype html>")
     assert (out / "edits.png").read_bytes().startswith(b"\x89PNG")
     assert not list(out.rglob(".*"))
@@ -66,7 +66,7 @@ def test_edit_apply_and_verify(toedit, corpus, tmp_path):
     (out / "a.jsonl").write_bytes((out / "a.jsonl").read_bytes()[:-1])
     code, printed, _ = toedit("verify", corpus, "--edits", out, "--documents", 1)
     assert code == 1
-    assert "1 differences" in printed
+    assert "1 difference: " in printed
 
 
 def test_options_replace_single_settings_of_a_preset(toedit, corpus, tmp_path):

@@ -295,7 +295,7 @@ def test_command_sets_bad_records_aside(tmp_path, capsys):
     assert _command(tmp_path, source, tokenizer="train:260", domain="mine").run() == 0
     printed = capsys.readouterr()
     assert "20 documents" in printed.out
-    assert "2 records were set aside" in printed.err
+    assert "2 damaged records set aside" in printed.err
     listed = [json.loads(line) for line in (tmp_path / "out" / SET_ASIDE).read_text().splitlines()]
     assert [(one["file"], one["line"]) for one in listed] == [(str(source), 2), (str(source), 3)]
     corpus, notes = token_files.read(tmp_path / "out")

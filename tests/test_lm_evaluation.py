@@ -27,6 +27,7 @@ from lm.model.config import ModelConfig
 from lm.model.decoder import from_arrays, make, named
 from lm.model.packed import PADDING
 from lm.weights import huggingface
+from paper.commands import evaluate as command
 from paper.commands.evaluate import Evaluate
 from paper.errors import InputError as PaperError
 
@@ -332,7 +333,7 @@ def _command(place, *names, **options):
 
 
 def test_command_prints_and_writes_what_was_scored(place, capsys):
-    assert _command(place, "speech", "novel", tokens=None, csv=place / "t.csv", json=place / "r.json").run() == 0
+    assert _command(place, "speech", "novel", tokens="all", csv=place / "t.csv", json=place / "r.json").run() == 0
     shown = capsys.readouterr().out
     with (place / "t.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -349,15 +350,18 @@ def test_command_prints_and_writes_what_was_scored(place, capsys):
     assert made["config"]["compute"] == "bfloat16"
 
 
-def test_command_takes_a_part_in_the_order_of_hashes(place, capsys):
+def test_command_takes_a_part_in_the_order_of_hashes(place, capsys, monkeypatch):
     def counts(**options):
         _command(place, "novel", csv=place / "part.csv", **options).run()
         with (place / "part.csv").open(encoding="utf-8") as file:
             row = next(csv.DictReader(file))
         return int(row["documents"]), int(row["tokens"])
 
-    whole = counts(tokens=None)
+    whole = counts(tokens="all")
     assert counts(documents=2)[0] == 2 < whole[0]
+    monkeypatch.setattr(command, "TOKENS", 1)
+    assert counts()[0] == 1
+    assert counts(documents=2)[0] == 2  # without the limit of tokens
     some = counts(tokens=whole[1] // 3)
     assert whole[1] // 3 <= some[1] < whole[1]
     assert counts(tokens=whole[1]) == whole

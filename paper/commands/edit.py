@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from paper.errors import InputError
+from paper.words import counted
 
 if TYPE_CHECKING:
     from lm.editing.config import EditConfig
@@ -285,11 +286,13 @@ def show(outcome: "Outcome", out: Path, seconds: float) -> None:
         rate = row["effective_edit_rate"]["value"]
         drawn.add_row(name, *counts, "" if rate is None else f"{rate:.3%}")
     Console().print(drawn)
+    files = counted(outcome.files, "file")
     if outcome.complete:
-        print(f"{outcome.files} files in {out}, {seconds:.0f} s; what was edited: {out / 'edits.html'}")
+        print(f"{files} in {out}, {seconds:.0f} s; what was edited: {out / 'edits.html'}")
     else:
-        print(f"{outcome.files} files of this shard in {out}, {seconds:.0f} s; other shards have not finished")
+        print(f"{files} of this shard in {out}, {seconds:.0f} s; other shards have not finished")
     if outcome.asides:
         print(
-            f"warning: {outcome.asides:,} damaged records were set aside, see *.aside.jsonl in {out}", file=sys.stderr
+            f"warning: {counted(outcome.asides, 'damaged record')} set aside, see *.aside.jsonl in {out}",
+            file=sys.stderr,
         )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lm.data.tokenizer import Tokenizer
     from lm.evaluation.perplexity import Evaluation, Score
 
+TOKENS = 20_000  # of each source, unless the command says how many tokens or documents
 WIDEST = 16  # characters a token, more than any text has on average: what is kept of a stream for a budget of tokens
 
 
@@ -42,8 +43,8 @@ class Evaluate:
     """Part of a named source; files are read whole."""
     documents: int | None = None
     """Score only so many documents of each source."""
-    tokens: int | None = 20_000
-    """Score only so many tokens of each source, to the end of a document; None for all."""
+    tokens: int | Literal["all"] | None = None
+    """Score only so many tokens of each source, to the end of a document; 20,000 unless --documents is given."""
     context: int | None = None
     """Longest window in tokens; the model's by default."""
     stride: int | None = None
@@ -72,9 +73,10 @@ class Evaluate:
         for path in (self.json, self.csv):
             if path is not None:
                 check_writable(path)
-        for name in ("documents", "tokens"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"--{name} is {getattr(self, name)}; give at least 1, or None for all")
+        if self.documents is not None and self.documents < 1:
+            raise InputError(f"--documents is {self.documents}; give at least 1, or leave it out")
+        if isinstance(self.tokens, int) and self.tokens < 1:
+            raise InputError(f"--tokens is {self.tokens}; give at least 1, or all")
         if not self.source:
             raise InputError("there is nothing to score; name a source with --source")
         with ExitStack() as stack:
@@ -94,8 +96,8 @@ class Evaluate:
         show(rows)
         speed = sum(evaluation.tokens) / seconds
         note = f"{self.model}, {self.compute} products, {speed:.0f} tokens/s with compilation."
-        if self.tokens is not None or self.documents is not None:
-            note += " A part of each source; more with --tokens and --documents."
+        if self._budget() is not None or self.documents is not None:
+            note += " A part of each source; more with --tokens or --documents, all with --tokens all."
         print(note)
         if self.csv is not None:
             write_csv(self.csv, rows)
@@ -125,13 +127,20 @@ class Evaluate:
             reading = Reading(domain=Path(name).name.split(".")[0].strip("*") or name, split=split)
             records = (one for given in find([f"source:{name}" if named else name]) for one in read(given, reading))
             found = tokenize(self._part(records), tokenizer, folder, {"source": name})
-        return first(found, self.documents, self.tokens)
+        return first(found, self.documents, self._budget())
+
+    def _budget(self) -> int | None:
+        """Return how many tokens of each source are scored; None: no limit."""
+        if self.tokens is None:
+            return TOKENS if self.documents is None else None
+        return None if self.tokens == "all" else self.tokens
 
     def _part(self, records: "Iterable[Record]") -> "Iterable[Record]":
         """Return enough records for the documents and tokens asked for: those whose names' hashes are smallest."""
-        if self.documents is None and self.tokens is None:
+        budget = self._budget()
+        if self.documents is None and budget is None:
             return records
-        most = WIDEST * self.tokens if self.tokens is not None else None
+        most = None if budget is None else WIDEST * budget
         kept: list[tuple[int, int, Record]] = []  # the largest hash on top
         size = 0
         for number, one in enumerate(records):

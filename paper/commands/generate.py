@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from paper.words import counted
+
 
 @dataclasses.dataclass(frozen=True)
 class Generate:
@@ -70,5 +72,5 @@ class Generate:
                 bar.update(task, advance=more_documents, tokens=tokens)
 
             write(self.out, pretrained, config, texts, progress)
-        print(f"{self.out}: {self.documents} documents")
+        print(f"{self.out}: {counted(self.documents, 'document')}")
         return 0

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import tyro
 
+from paper.words import counted
+
 if TYPE_CHECKING:
     from lm.data.readers import Bad, Input, Reading, Record
     from lm.data.tokenizer import Tokenizer
@@ -73,11 +75,12 @@ class Tokenize:
             append(_records(found, reading, aside, "tokenising"), tokenizer, writer, processes=processes)
             writer.about["set_aside"] = aside.count
         print(
-            f"{self.out}: {writer.documents} documents, {writer.tokens} tokens, tokenizer of {tokenizer.size} ids "
-            f"({tokenizer.sha256[:12]})."
+            f"{self.out}: {counted(writer.documents, 'document')}, {counted(writer.tokens, 'token')}, tokenizer of "
+            f"{tokenizer.size:,} ids ({tokenizer.sha256[:12]})."
         )
         if aside.count:
-            print(f"warning: {aside.count} records were set aside, see {self.out / SET_ASIDE}", file=sys.stderr)
+            told = f"warning: {counted(aside.count, 'damaged record')} set aside, see {self.out / SET_ASIDE}"
+            print(told, file=sys.stderr)
         return 0
 
 

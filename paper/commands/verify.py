@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from paper.errors import InputError
+from paper.words import counted
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,11 @@ class Verify:
         for sentence in found.told:
             print(sentence)
         if found.differences:
-            print(f"{found.differences} differences: {self.edits} is not this prior's edit of these files")
+            print(f"{counted(found.differences, 'difference')}: {self.edits} is not this prior's edit of these files")
             return 1
         print(
-            f"{found.files} files: without their edits, the inputs to the byte. {found.documents} documents with "
-            f"{found.tokens:,} tokens decided again: the same {found.edits:,} edits."
+            f"{counted(found.files, 'file')}: without the edits, the input to the byte. "
+            f"{counted(found.documents, 'document')} with {counted(found.tokens, 'token')} decided again: the same "
+            f"{counted(found.edits, 'edit')}."
         )
         return 0
