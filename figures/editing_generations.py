@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, band, figure
 
 TABLE_15 = (12.5, 11.76, 11.08)  # per cent of tokens, as in paper/data/paper-tables.csv
+LINES = {1: "-", 2: "--", 3: "-.", 4: ":"}  # of n-grams
 _COLOURS = (GREY, GREEN, PURPLE, BLUE, ORANGE)
 
 
@@ -29,11 +30,13 @@ def picture(data: Mapping[str, Any]) -> Figure:
         _share(left, rows, colour, name)
         _drift(right, rows, colour, name)
     _parts(middle, data, colours)
+    for n, line in LINES.items():
+        right.plot([], [], line, color=BLACK, label=f"n = {n}")
     left.plot(range(3), np.asarray(TABLE_15) / TABLE_15[0], "s", color=BLACK, label="paper, table 15")
     left.set(xlabel="generation", ylabel="share above p / its start")
     left.legend(loc="lower left", fontsize=6)
     right.set(xlabel="generation", ylabel="n-grams not in the source (%)", ylim=(0, None))
-    right.legend(loc="upper left", fontsize=6)
+    right.legend(loc="upper left", fontsize=6, ncols=2)
     for ax in (left, right):
         ax.set_xticks([row["generation"] for row in next(iter(data["settings"].values()))["generations"]])
     return drawn
@@ -84,7 +87,7 @@ def _parts(ax: Axes, data: Mapping[str, Any], colours: Mapping[str, str]) -> Non
 def _drift(ax: Axes, rows: list[dict[str, Any]], colour: str, name: str) -> None:
     later = rows[1:]
     x = np.arange(len(rows))
-    for n, line in ((1, "-"), (2, "--"), (3, "-."), (4, ":")):
+    for n, line in LINES.items():
         value, error = _column(later, "drift", f"new_{n}grams")
-        title = f"{name}, n = 1 to 4" if n == 1 else None
+        title = name if n == 1 else None
         band(ax, x, 100 * np.append(0.0, value), 100 * np.append(0.0, error), color=colour, linestyle=line, label=title)

@@ -10,7 +10,7 @@ from figures.style import BLUE, GREEN, ORANGE, figure
 NEEDS: tuple[str, ...] = ("lm_train",)
 CAPTION = (
     "One training run on a mixture of two sources with exact shares: loss of each batch before its update (thin) and "
-    "its mean over 25 updates, learning rate (warm-up, stable, decay) and gradient norm before clipping."
+    "its mean over the last 25 updates, learning rate (warm-up, stable, decay) and gradient norm before clipping."
 )
 WINDOW = 25  # updates
 
