@@ -67,7 +67,14 @@ def draw(results: dict[str, dict]) -> Figure:
                 ax, x[1:], change["mean"][1:], change["se"][1:], color=colour, linestyle=line, label=f"{kind}: {label}"
             )
     ax.axhline(data["source"]["minimal_detectable_kl"], color=VERMILION, linewidth=0.8, linestyle=":")
-    ax.text(x[-1], data["source"]["minimal_detectable_kl"] * 1.1, "seen with power .8", ha="right", color=VERMILION, fontsize=6)
+    ax.text(
+        x[-1],
+        data["source"]["minimal_detectable_kl"] * 1.1,
+        "seen with power .8",
+        ha="right",
+        color=VERMILION,
+        fontsize=6,
+    )
     ax.set_yscale("log")
     ax.set(xlabel="generation", ylabel="increase of KL, nats a token")
     ax.legend(loc="upper left", fontsize=6)

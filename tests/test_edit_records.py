@@ -13,7 +13,7 @@ import zstandard
 from lm.data import readers, sources
 from lm.data.readers import BOM, Input, Reading
 from lm.editing import records as module
-from lm.editing.records import Aside, Item, records
+from lm.editing.records import Aside, Item, check_field, records
 from lm.errors import InputError
 
 PACK = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
@@ -200,3 +200,20 @@ def test_hub_without_its_package_is_one_sentence(monkeypatch):
     with pytest.raises(InputError, match=r"install toedit\[hub\]"):
         list(records(Input("hub:owner/name"), Reading()))
     assert readers.TOO_LONG == "the line is longer than 64 MB"
+
+
+def test_records_that_all_lack_the_field_are_refused_before_anything_is_written(tmp_path):
+    path = tmp_path / "a.jsonl"
+    lines = ['{"id": 1, "text": "a"}', "", "damaged", *(f'{{"id": {n}, "text": "b"}}' for n in range(200))]
+
+    def check(lines):
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        check_field(Input(str(path)), Reading(field="body"))
+
+    with pytest.raises(InputError, match="have no field 'body'; they have id, text: name"):
+        check([lines[0], *lines[3:]])
+    # One with the field among the first hundred, or one damaged in another way, is no sign of a wrong name.
+    check([*lines[3:90], '{"body": "c"}', *lines[90:]])
+    check(lines)
+    check([""])
+    check_field(Input(str(path)), Reading())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,8 @@ from lm.data.readers import (
     text_values,
 )
 from lm.errors import InputError
+
+TRIED = 100  # records that must have the field of the text, one of them at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +97,27 @@ def records(given: Input, reading: Reading, advance: Callable[[int], None] = lam
     path = pathlib.Path(given.name)
     make = {"text": _text, "jsonl": _jsonl, "parquet": _parquet}[format_of(path) or "text"]
     return make(path, reading, advance)
+
+
+def check_field(given: Input, reading: Reading) -> None:
+    """Refuse an input whose first records all lack the field that is to hold the text: another one was meant.
+
+    Args:
+        given: as of `records`.
+        reading: as of `records`.
+
+    Raises:
+        InputError: that; and what `records` raises.
+    """
+    lacking = f"the field {reading.field!r} is missing"
+    filled = (one for one in records(given, reading) if isinstance(one, Aside) or one.text is not None)
+    first = list(itertools.islice(filled, TRIED))
+    if first and all(isinstance(one, Aside) and one.reason == lacking for one in first):
+        names = ", ".join(object_of(first[0].raw.removeprefix(BOM)))
+        raise InputError(
+            f"the records of {given.name} have no field {reading.field!r}; they have {names or 'none'}: name the "
+            "field of the text"
+        )
 
 
 def _key(own: str | None, text: bytes) -> str:

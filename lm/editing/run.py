@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lm.data.readers import Bad, refuse
+from lm.data.readers import Bad, Input, refuse
 from lm.editing import edits, folder, output
 from lm.editing.chunks import Chunk, chunks
 from lm.editing.documents import DocumentEncoder, TokenizedDocument
@@ -26,6 +26,7 @@ from lm.editing.folder import Work
 from lm.editing.inputs import Task, shard_of
 from lm.editing.page import page
 from lm.editing.prior import Prior
+from lm.editing.records import check_field
 from lm.editing.settings import Settings
 from lm.editing.statistics import Statistics, summary
 from lm.errors import InputError
@@ -107,10 +108,12 @@ def run(
         progress: told what was done.
 
     Raises:
-        InputError: an input or the folder cannot be read, written or mixed with what is there; with `strict`, a
-            damaged record.
+        InputError: an input or the folder cannot be read, written or mixed with what is there; the first records have
+            no such field; with `strict`, a damaged record.
     """
     mine = shard_of(tasks, *shard)
+    if mine:
+        check_field(Input(mine[0].name, mine[0].size), settings.reading)
     folder.begin(out, about(prior, settings))
     _Run(out, prior, settings, strict, progress)(mine)
     complete = all(folder.beside(out, task.relative, folder.DONE).exists() for task in tasks)
