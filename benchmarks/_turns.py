@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -180,10 +181,20 @@ def sentence(machine: Mapping[str, Any]) -> str:
     )
 
 
-def save(name: str, data: Mapping[str, Any], text: str) -> None:
-    """Write results/bench/NAME.json and NAME.md beside this file, and print the latter."""
+def save(name: str, data: Mapping[str, Any], text: str, machine: str | None = None) -> None:
+    """Write results/bench/NAME.json and, in the folder of the machine beside this file, NAME.md; print the latter.
+
+    Args:
+        name: of the benchmark.
+        data: the numbers.
+        text: the table.
+        machine: what decides about the speed; this machine's processor by default.
+    """
     folder = Path("results/bench")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(data, indent=1))
-    Path(__file__).with_name(f"{name}.md").write_text(text)
+    words = re.sub(r"\((R|TM)\)|\b(Processor|CPU)\b", "", machine or processor()).lower()
+    beside = Path(__file__).parent / "-".join(re.findall(r"[a-z0-9]+", words))
+    beside.mkdir(exist_ok=True)
+    (beside / f"{name}.md").write_text(text)
     print(text)

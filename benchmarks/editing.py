@@ -249,7 +249,7 @@ def _kept() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure speed, print the table and write results/bench/editing.json and the summary beside this file."""
+    """Measure speed, print the table and write results/bench/editing.json and its summary."""
     before_jax()
     memory = {name: rows for name, rows in _kept().items() if name == "memory"}
     data = measure() | memory

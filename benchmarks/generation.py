@@ -100,7 +100,7 @@ def table(data: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, print the table and write results/bench/generation.json and the summary beside this file."""
+    """Measure, print the table and write results/bench/generation.json and its summary."""
     before_jax()
     data = measure()
     _turns.save("generation", data, table(data))

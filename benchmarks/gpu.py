@@ -343,7 +343,7 @@ def main() -> None:
         data["device"] = jax.devices()[0].device_kind
         data["versions"] = _turns.Machine().described("jax", "jaxlib", "flax", **found["versions"])["versions"]
         data["parts"][part] = found
-        _turns.save("gpu", data, table(data))
+        _turns.save("gpu", data, table(data), data["device"])
 
 
 if __name__ == "__main__":

@@ -232,7 +232,7 @@ def table(data: dict) -> str:
 
 
 def main() -> None:
-    """Measures, prints the table and writes results/bench/regression.json and the summary beside this file."""
+    """Measures, prints the table and writes results/bench/regression.json and its summary."""
     start = time.perf_counter()
     data = measure()
     data["wall_seconds"] = time.perf_counter() - start

@@ -99,7 +99,7 @@ def table(data: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, print the table and write results/bench/scoring.json and the summary beside this file."""
+    """Measure, print the table and write results/bench/scoring.json and its summary."""
     before_jax()
     data = measure()
     _turns.save("scoring", data, table(data))

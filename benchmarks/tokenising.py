@@ -136,7 +136,7 @@ def table(data: dict) -> str:
 
 
 def main() -> None:
-    """Measures, prints the table and writes results/bench/tokenising.json and the summary beside this file."""
+    """Measures, prints the table and writes results/bench/tokenising.json and its summary."""
     machine = _turns.Machine()
     data = {
         "speeds": in_fresh_process("speeds()"),

@@ -149,7 +149,7 @@ def table(data: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, print the table and write results/bench/training.json and the summary beside this file."""
+    """Measure, print the table and write results/bench/training.json and its summary."""
     data = measure()
     _turns.save("training", data, table(data))
 

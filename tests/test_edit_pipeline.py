@@ -1,6 +1,9 @@
 """The steps for datatrove, run by its local executor: the same bytes as `toedit edit`, and documents in their order."""
 
 import json
+import os
+import pathlib
+import sys
 import warnings
 
 import pyarrow as pa
@@ -84,3 +87,43 @@ def test_documents_are_edited_between_a_reader_and_a_writer(corpus, edited, tmp_
 def test_another_key_is_refused():
     with pytest.raises(InputError, match="use id or text"):
         EditDocuments(key="line")
+
+
+SBATCH = """#!{python}
+import os, re, subprocess, sys
+script = sys.argv[-1]
+given = dict(part.split("=") for one in sys.argv if one.startswith("--export") for part in one.split(",")[1:])
+array = re.search(r"--array=0-([0-9]+)", open(script).read())
+for index in range(int(array[1]) + 1 if array else 1):
+    about = {{"SLURM_ARRAY_TASK_ID": str(index), "SLURM_JOB_ID": "7", "SLURM_NODELIST": "here", "SLURM_NODEID": "0"}}
+    made = subprocess.run(["bash", script], env=os.environ | given | about, capture_output=True)
+    if made.returncode:
+        sys.exit((made.stdout + made.stderr).decode())
+print("Submitted batch job 7")
+"""
+
+
+@pytest.mark.slow
+def test_slurm_runs_the_edit(corpus, edited, tmp_path, monkeypatch):
+    """Its executor pickles the step and submits a script; a stand-in of Slurm runs the script's tasks in turn."""
+    from datatrove.executor import SlurmPipelineExecutor  # pyright: ignore[reportMissingImports]
+
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    hosts = "#!/bin/sh\necho here\n"
+    for name, text in (("sbatch", SBATCH.format(python=sys.executable)), ("scontrol", hosts)):
+        (programs / name).write_text(text, encoding="utf-8")
+        (programs / name).chmod(0o755)
+    places = (str(programs), str(pathlib.Path(sys.executable).parent), os.environ["PATH"])
+    monkeypatch.setenv("PATH", os.pathsep.join(places))
+    out, logs = tmp_path / "out", tmp_path / "logs"
+    step = EditFiles([str(corpus)], str(out), "tiny", SETTINGS, context=CONTEXT)
+    SlurmPipelineExecutor(
+        [step], tasks=2, time="1:00:00", partition="cpu", logging_dir=str(logs), with_srun=False,
+        slurm_logs_folder=str(tmp_path / "slurm"),
+    ).run()  # fmt: skip
+    names = sorted(path.name for path in edited.iterdir())
+    assert names == sorted(path.name for path in out.iterdir())
+    for name in names:
+        assert (out / name).read_bytes() == (edited / name).read_bytes()
+    assert len(list((logs / "completions").iterdir())) == 2

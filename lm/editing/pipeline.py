@@ -41,6 +41,9 @@ class _Edit(PipelineStep):  # pyright: ignore[reportUntypedBaseClass]
         self.compute: Compute = compute
 
     def _prepared(self) -> "Prior":
+        from lm.startup import before_jax
+
+        before_jax()
         from lm.editing.prior import prepare_prior
         from lm.weights.load import load
 
