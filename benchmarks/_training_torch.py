@@ -1,7 +1,8 @@
 """The model of benchmarks.training in PyTorch, served to it by an interpreter that has torch.
 
-`python _training_torch.py SIZES SECONDS`: SIZES is the JSON of the sizes, by the names below. A run gives the median
-seconds of a step over about SECONDS, the first one the seconds of the first three steps.
+`python _training_torch.py SIZES SECONDS SHAPES`: SIZES is the JSON of the sizes, by the names below, SHAPES that of the
+products of a step: rows, inner size, columns. A run gives the median seconds of a step over about SECONDS, the first
+one the seconds of the first three steps.
 """
 
 import contextlib
@@ -97,9 +98,24 @@ def prepared(sizes: dict, seconds: float, compiled: bool, low: bool) -> Callable
     return run
 
 
+def products(shapes: list[list[int]]) -> dict:
+    """Return the seconds of bfloat16 products, each alone, the median of 5; results are bfloat16."""
+    seconds = {}
+    for n, i, o in {tuple(shape) for shape in shapes}:
+        x, w = torch.ones(n, i, dtype=torch.bfloat16), torch.ones(i, o, dtype=torch.bfloat16)
+        torch.matmul(x, w)
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            torch.matmul(x, w)
+            times.append(time.perf_counter() - start)
+        seconds[n, i, o] = statistics.median(times)
+    return {"seconds": sum(seconds[tuple(shape)] for shape in shapes)}
+
+
 def main() -> None:
-    """Offer eager and compiled, float32 and bfloat16."""
-    sizes, seconds = json.loads(sys.argv[1]), float(sys.argv[2])
+    """Offer eager and compiled, float32 and bfloat16, and the products of a step."""
+    sizes, seconds, shapes = json.loads(sys.argv[1]), float(sys.argv[2]), json.loads(sys.argv[3])
     ways = {
         f"torch, {'compiled' if compiled else 'eager'}, {'bfloat16' if low else 'float32'}": prepared(
             sizes, seconds, compiled, low
@@ -107,7 +123,7 @@ def main() -> None:
         for compiled in (False, True)
         for low in (False, True)
     }
-    serve(ways, {"versions": {"torch": torch.__version__}})
+    serve(ways | {"torch, products": lambda: products(shapes)}, {"versions": {"torch": torch.__version__}})
 
 
 if __name__ == "__main__":
