@@ -80,7 +80,6 @@ def _clean(folder: pathlib.Path) -> None:
 
     marker, now = folder / "cleaned", time.time()
     before = marker.stat().st_mtime if marker.exists() else 0.0
-    marker.touch()
     for path in folder.glob("*-cache"):
         with contextlib.suppress(OSError):  # another process may have removed it
             written = path.stat().st_mtime
@@ -92,6 +91,10 @@ def _clean(folder: pathlib.Path) -> None:
                     removed = True
             if removed:
                 path.unlink()
+    beside = folder / f"cleaned.{os.getpid()}"
+    beside.touch()
+    os.utime(beside, (now, now))
+    beside.replace(marker)  # only now: what a killed process did not come to is looked at again
 
 
 # Compiles a program, forgets it, and reads it from the cache; JAX and XLA complain if that does not work.
