@@ -67,4 +67,4 @@ def test_it_knows_python_that_it_has_never_seen(prior):
 def test_tokenize_knows_it(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("def main(self):\n    return None\n" * 20)
     assert Tokenize((str(tmp_path / "a.txt"),), tmp_path / "out", tokenizer="tiny", processes=1).run() == 0
-    assert "tokenizer of 1024 ids" in capsys.readouterr().out
+    assert "tokenizer of 1,024 ids" in capsys.readouterr().out
