@@ -49,12 +49,12 @@ def keep_compiled() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     with contextlib.suppress(InputError, OSError):  # without a cache everything is only compiled anew
-        folder = cache_folder() / "compiled"
-        if not expects_accelerator():
+        folder, accelerator = cache_folder() / "compiled", expects_accelerator()
+        if not accelerator:
             folder /= _processor()
         folder.mkdir(parents=True, exist_ok=True)
         _clean(folder)
-        if expects_accelerator() or _can_read_again(folder):
+        if accelerator or _can_read_again(folder):
             jax.config.update("jax_compilation_cache_dir", str(folder))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
@@ -64,7 +64,7 @@ def _processor() -> str:
     about = pathlib.Path("/proc/cpuinfo")
     lines = about.read_text(encoding="utf-8", errors="replace").splitlines() if about.exists() else []
     wanted = ("vendor_id", "cpu family", "model", "flags", "Features", "CPU implementer", "CPU part")
-    found = {line for line in lines if line.split("\t")[0].split(":")[0].strip() in wanted}
+    found = {line for line in lines if line.partition(":")[0].strip() in wanted}
     known = "\n".join([platform.machine(), platform.processor(), *sorted(found)])
     return f"{cores()}-cores-{hashlib.sha256(known.encode()).hexdigest()[:16]}"
 

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import http.server
 import json
+import os
 import pathlib
 import threading
 import urllib.parse
@@ -14,6 +15,11 @@ from collections.abc import Iterator
 from typing import Any
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+def environment(address: str, home: pathlib.Path) -> dict[str, str]:
+    """Return the environment of a process that takes the hub at this address for the only one."""
+    return dict(os.environ, HF_ENDPOINT=address, HF_HOME=str(home), HF_TOKEN="")
 
 
 def _entry(folder: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:

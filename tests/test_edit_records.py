@@ -214,6 +214,7 @@ def test_records_that_all_lack_the_field_are_refused_before_anything_is_written(
         check([lines[0], *lines[3:]])
     # One with the field among the first hundred, or one damaged in another way, is no sign of a wrong name.
     check([*lines[3:90], '{"body": "c"}', *lines[90:]])
+    check(['{"body": null}'])
     check(lines)
     check([""])
     check_field(Input(str(path)), Reading())

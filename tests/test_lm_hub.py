@@ -1,14 +1,13 @@
 """Models of the Hugging Face hub: its own client fetches from a hub on this machine what a model needs, and no code."""
 
 import json
-import os
 import pathlib
 import shutil
 import subprocess
 import sys
 
 import pytest
-from local_hub import serve
+from local_hub import environment, serve
 
 from lm.weights.load import TINY, load
 
@@ -30,9 +29,12 @@ def hub(tmp_path):
     with serve(tmp_path / "hub") as (address, asked):
 
         def run(*command, address=address):
-            environment = dict(os.environ, HF_ENDPOINT=address, HF_HOME=str(tmp_path / "home"), HF_TOKEN="")
             return subprocess.run(
-                [sys.executable, *command], env=environment, capture_output=True, text=True, check=False
+                [sys.executable, *command],
+                env=environment(address, tmp_path / "home"),
+                capture_output=True,
+                text=True,
+                check=False,
             )
 
         yield run, asked

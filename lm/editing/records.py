@@ -109,15 +109,22 @@ def check_field(given: Input, reading: Reading) -> None:
     Raises:
         InputError: that; and what `records` raises.
     """
-    lacking = f"the field {reading.field!r} is missing"
     filled = (one for one in records(given, reading) if isinstance(one, Aside) or one.text is not None)
     first = list(itertools.islice(filled, TRIED))
-    if first and all(isinstance(one, Aside) and one.reason == lacking for one in first):
-        names = ", ".join(object_of(first[0].raw.removeprefix(BOM)))
+    rows = [row for row in map(_row, first) if row is not None and reading.field not in row]
+    if rows and len(rows) == len(first):
         raise InputError(
-            f"the records of {given.name} have no field {reading.field!r}; they have {names or 'none'}: name the "
-            "field of the text"
+            f"the records of {given.name} have no field {reading.field!r}; they have {', '.join(rows[0]) or 'none'}: "
+            "name the field of the text"
         )
+
+
+def _row(one: Item | Aside) -> dict[str, Any] | None:
+    """Return the object that a damaged record spells nevertheless."""
+    try:
+        return object_of(one.raw.removeprefix(BOM)) if isinstance(one, Aside) else None
+    except UnusableError:
+        return None
 
 
 def _key(own: str | None, text: bytes) -> str:

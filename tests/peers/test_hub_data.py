@@ -1,7 +1,6 @@
 """Data sets of the Hugging Face hub: package `datasets` streams them from a hub on this machine."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -9,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from local_hub import serve
+from local_hub import environment, serve
 
 pytestmark = pytest.mark.peers
 
@@ -42,9 +41,10 @@ def toedit(tmp_path):
     with serve(tmp_path / "hub") as (address, _):
 
         def run(*arguments):
-            environment = dict(os.environ, HF_ENDPOINT=address, HF_HOME=str(tmp_path / "home"), HF_TOKEN="")
             command = [sys.executable, "-m", "paper.main", *map(str, arguments)]
-            return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            return subprocess.run(
+                command, env=environment(address, tmp_path / "home"), capture_output=True, text=True, check=False
+            )
 
         yield run
 
