@@ -2,8 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 TOEDIT := $(VENV)/bin/toedit
 PIP := $(VENV)/bin/python -m pip install -q --disable-pip-version-check
-LOCK := $(VENV)/bin/pip-compile -q --strip-extras --allow-unsafe --generate-hashes --no-annotate --no-header \
-  --no-emit-index-url --no-emit-find-links --no-emit-options --no-emit-trusted-host
+LOCK := $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 # Tests and steps use what is installed in .venv, never what the caller's environment offers.
 unexport PYTHONPATH PYTHONHOME
 
@@ -36,14 +35,14 @@ bench: $(VENV)/installed
 paper: $(VENV)/installed
 	$(TOEDIT) paper
 
-# The few pins of requirements-peers.lock stand on top of this one and are kept by hand.
+# One for all versions of Python. The few pins of requirements-peers.lock stand on top of it and are kept by hand.
 lock: $(VENV)/installed
-	$(PIP) pip-tools
+	$(PIP) uv
 	$(LOCK) --extra dev -o requirements.lock pyproject.toml
 
 $(VENV)/installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit("make: the locked environment \
-	is for Python 3.11 and this is %d.%d; run make PYTHON=python3.11" % v)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("make: the locked \
+	environment is for Python 3.11 to 3.13 and this is %d.%d; run make PYTHON=python3.11" % v)'
 	@echo "Installing the locked environment (a minute or two) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --require-hashes -r requirements.lock
@@ -51,6 +50,8 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	touch $@
 
 $(VENV)/installed-peers: requirements-peers.lock $(VENV)/installed
+	@$(VENV)/bin/python -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit("make: the pins of the \
+	peers are for Python 3.11 and $(VENV) has %d.%d; run make clean, then make test-peers PYTHON=python3.11" % v)'
 	$(PIP) --require-hashes -r requirements-peers.lock
 	touch $@
 
