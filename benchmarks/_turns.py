@@ -181,8 +181,14 @@ def sentence(machine: Mapping[str, Any]) -> str:
     )
 
 
+def place(machine: str, jax: str) -> str:
+    """Return the name of the folder for what was measured on a machine with a version of JAX."""
+    words = re.sub(r"\((R|TM)\)|\b(Processor|CPU)\b", "", machine).lower()
+    return "-".join([*re.findall(r"[a-z0-9]+", words), "jax", ".".join(jax.split(".")[:2])])
+
+
 def save(name: str, data: Mapping[str, Any], text: str, machine: str | None = None) -> None:
-    """Write results/bench/NAME.json and, in the folder of the machine beside this file, NAME.md; print the latter.
+    """Write results/bench/NAME.json and, in the folder of the machine and JAX beside this file, NAME.md; print that.
 
     Args:
         name: of the benchmark.
@@ -193,8 +199,7 @@ def save(name: str, data: Mapping[str, Any], text: str, machine: str | None = No
     folder = Path("results/bench")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(data, indent=1))
-    words = re.sub(r"\((R|TM)\)|\b(Processor|CPU)\b", "", machine or processor()).lower()
-    beside = Path(__file__).parent / "-".join(re.findall(r"[a-z0-9]+", words))
+    beside = Path(__file__).parent / place(machine or processor(), version("jax"))
     beside.mkdir(exist_ok=True)
     (beside / f"{name}.md").write_text(text)
     print(text)

@@ -76,3 +76,8 @@ def test_a_process_that_ends_says_so():
         _turns.served([sys.executable, "-c", "raise SystemExit(1)"]),
     ):
         pass
+
+
+def test_results_lie_by_machine_and_version_of_jax():
+    assert _turns.place("Intel(R) Xeon(R) Processor", "0.12.0.1") == "intel-xeon-jax-0.12"
+    assert _turns.place("NVIDIA H200", "0.11.2") == "nvidia-h200-jax-0.11"
