@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 
 # Names and numbers of glibc's malloc.h.
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8
@@ -57,6 +58,10 @@ def keep_compiled() -> None:
         if accelerator or _can_read_again(folder):
             jax.config.update("jax_compilation_cache_dir", str(folder))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+            # So XLA says that it cannot write a program that calls oneDNN (`lm.model.onednn`).
+            warnings.filterwarnings(
+                "ignore", "Error writing persistent compilation cache .*MemoryError: std::bad_alloc"
+            )
 
 
 def _processor() -> str:

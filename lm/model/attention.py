@@ -11,10 +11,10 @@ Backwards, with g = dL/do and delta_t = g_t o_t,
     ds_tc = w_tc (g_t v_c - delta_t),   dv_c = sum_t w_tc g_t,   dk_c = sum_t ds_tc q_t / sqrt(K),
     dq_t = sum_c ds_tc k_c / sqrt(K).
 
-Blocks above the diagonal are never computed; the weights are recomputed, transposed, in the backward pass, so
-that no (T, T) array is kept and every product contracts the layout that XLA multiplies fastest on a CPU (the
-derived rule takes three times as long there). The R = H / G queries that share a key are stacked as rows of one
-product, so that keys and values are never repeated.
+Blocks above the diagonal are never computed; the weights are recomputed in the backward pass, so that no (T, T)
+array is kept. There they are transposed, so that every product contracts the layout that XLA multiplies fastest on a
+CPU (the derived rule takes three times as long), except where oneDNN takes any layout (`lm.model.onednn`). The
+R = H / G queries that share a key are stacked as rows of one product, so that keys and values are never repeated.
 """
 
 import math
@@ -22,6 +22,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from lm.model import onednn
 from lm.model.matmul import product
 from lm.model.packed import Packing, has_flash, packed_attention
 
@@ -129,11 +130,46 @@ def _attention_forward(q: Array, k: Array, v: Array, segment_BxT: Array):
 
 def _attention_backward(kept, g_BxTxHxK: Array):
     q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT, output, log = kept
-    B, T, H, K = q_BxTxHxK.shape
-    G, dtype = k_BxTxGxK.shape[2], q_BxTxHxK.dtype
-    R, Z, scale = H // G, B * G, 1 / math.sqrt(K)
+    (B, T, H, _), G = q_BxTxHxK.shape, k_BxTxGxK.shape[2]
     delta = jnp.sum(g_BxTxHxK.astype(jnp.float32) * output, axis=-1)
-    delta = jnp.swapaxes(delta, 1, 2).reshape(Z, R, T)
+    delta = jnp.swapaxes(delta, 1, 2).reshape(B * G, H // G, T)
+    as_they_lie = q_BxTxHxK.dtype == jnp.bfloat16 and onednn.is_there()
+    backward = _gradients if as_they_lie else _gradients_transposed
+    return *backward(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT, g_BxTxHxK, log, delta), None
+
+
+def _gradients(
+    q_BxTxHxK: Array, k_BxTxGxK: Array, v_BxTxGxK: Array, segment_BxT: Array, g_BxTxHxK: Array, log: Array, delta: Array
+) -> tuple[Array, Array, Array]:
+    """Return dq, dk, dv; log and delta are (B G, R, T)."""
+    (B, T, H, K), G, dtype = q_BxTxHxK.shape, k_BxTxGxK.shape[2], q_BxTxHxK.dtype
+    R, Z, scale = H // G, B * G, 1 / math.sqrt(K)
+    q, k, v, g = (_by_head(x, G) for x in (q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, g_BxTxHxK))
+    dq, dk, dv = jnp.zeros((Z, R, T, K), jnp.float32), [], []
+    for columns in _blocks(T):
+        rows, size = slice(columns.start, T), columns.stop - columns.start
+        shape = (B, G, R, T - columns.start, size)
+        allowed = _allowed(segment_BxT, rows, columns)[:, None, None]
+        log_rows, delta_rows = (x[:, :, rows].reshape(B, G, R, -1, 1) for x in (log, delta))
+        query, g_rows = (x[:, :, rows].reshape(Z, -1, K) for x in (q, g))
+        key, value = k[:, 0, columns], v[:, 0, columns]
+        score = onednn.product(query, key, (False, True)).reshape(shape) * scale
+        weight = jnp.where(allowed, jnp.exp(score - log_rows), 0.0)
+        slope = onednn.product(g_rows, value, (False, True)).reshape(shape)
+        change = (weight * (slope - delta_rows) * scale).astype(dtype).reshape(Z, -1, size)
+        dv.append(onednn.product(weight.astype(dtype).reshape(Z, -1, size), g_rows, (True, False)))
+        dk.append(onednn.product(change, query, (True, False)))
+        dq = dq.at[:, :, rows].add(onednn.product(change, key).reshape(Z, R, -1, K))
+    dk, dv = (_from_heads(jnp.concatenate(x, axis=1).astype(dtype)[:, None], B) for x in (dk, dv))
+    return _from_heads(dq.astype(dtype), B), dk, dv
+
+
+def _gradients_transposed(
+    q_BxTxHxK: Array, k_BxTxGxK: Array, v_BxTxGxK: Array, segment_BxT: Array, g_BxTxHxK: Array, log: Array, delta: Array
+) -> tuple[Array, Array, Array]:
+    """Return what `_gradients` does."""
+    (B, T, H, K), G, dtype = q_BxTxHxK.shape, k_BxTxGxK.shape[2], q_BxTxHxK.dtype
+    R, Z, scale = H // G, B * G, 1 / math.sqrt(K)
     q, k, v, g = (_by_head(x, G) for x in (q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, g_BxTxHxK))
     q_T, k_T, g_T = (_by_head_transposed(x, G) for x in (q_BxTxHxK, k_BxTxGxK, g_BxTxHxK))
     dq_T, dk, dv = jnp.zeros((Z, K, R, T), jnp.float32), [], []
@@ -151,7 +187,7 @@ def _attention_backward(kept, g_BxTxHxK: Array):
         dq_T = dq_T.at[..., rows].add(product(k_T[:, :, 0, columns], change).reshape(Z, K, R, -1))
     dq = jnp.moveaxis(dq_T.astype(dtype).reshape(B, G, K, R, T), (4, 2), (1, 4)).reshape(B, T, H, K)
     dk, dv = (_from_heads(jnp.concatenate(x, axis=1).astype(dtype)[:, None], B) for x in (dk, dv))
-    return dq, dk, dv, None
+    return dq, dk, dv
 
 
 _attention.defvjp(_attention_forward, _attention_backward)

@@ -1,0 +1,75 @@
+"""Products of bfloat16 factors by oneDNN, on a CPU with matrix units (AMX): the compiler's own sums in less time.
+
+XLA is built with oneDNN, but turns a product into a call of it only behind an experimental option, and only where the
+result is bfloat16, too. Called by its name it gives the float32 sums, and multiplies transposes as they lie.
+
+A program that calls it cannot be kept in JAX's cache (`lm.startup.keep_compiled`), and is not split over devices.
+"""
+
+import functools
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+TARGET = "__onednn$matmul"  # as XLA has called it since its pull request 30997 (2025)
+
+
+def _config(transposed: tuple[bool, bool]) -> str:
+    plain = {"bias_broadcast": False, "user_scratchpad": False, "weights_prepacked": False}
+    config = {"optimization_config": plain, "transpose_a": transposed[0], "transpose_b": transposed[1]}
+    return json.dumps({"onednn_matmul_config": config, "outer_dimension_partitions": []})
+
+
+def product(x: Array, w: Array, transposed: tuple[bool, bool] = (False, False)) -> Array:
+    """Return the matrix product of two factors, float32, shape (..., N, O), where `is_there`.
+
+    Args:
+        x: bfloat16, shape (..., N, I), or (..., I, N) if it is to be transposed.
+        w: bfloat16, shape (..., I, O), or (..., O, I) if it is to be transposed.
+        transposed: which of both.
+    """
+    *batch, rows, inner = (*x.shape[:-2], x.shape[-1], x.shape[-2]) if transposed[0] else x.shape
+    *same, again, columns = (*w.shape[:-2], w.shape[-1], w.shape[-2]) if transposed[1] else w.shape
+    # oneDNN ends the process over factors that do not fit, and sums nothing to anything.
+    assert (batch, inner) == (same, again), f"{x.shape} and {w.shape} do not fit"
+    assert inner > 0
+    assert x.dtype == w.dtype == jnp.bfloat16
+    call = jax.ffi.ffi_call(
+        TARGET,
+        jax.ShapeDtypeStruct((*batch, rows, columns), jnp.float32),
+        custom_call_api_version=3,  # of XLA's own operations, whose configuration is a text
+        legacy_backend_config=_config(transposed),
+    )
+    return call(x, w)
+
+
+@functools.cache
+def is_there() -> bool:
+    """Return whether this process has one CPU device, with matrix units, and XLA calls oneDNN there: tried once."""
+    if jax.default_backend() != "cpu" or jax.device_count() != 1 or not _has_matrix_units():
+        return False
+    rng = np.random.default_rng(0)
+    # Sums of such numbers are exact, whatever their order; square, because oneDNN ends the process over other shapes
+    # than it was told of.
+    x, w = rng.integers(-8, 9, size=(2, 64, 64)).astype(jnp.bfloat16)
+    exact = x.astype(np.float32) @ w.astype(np.float32)
+    try:
+        for transposed in ((False, False), (True, False), (False, True)):
+            factors = [np.ascontiguousarray(a.T) if t else a for a, t in zip((x, w), transposed, strict=True)]
+            # Compiled ahead, because it may be asked for while another program is traced.
+            call = jax.jit(functools.partial(product, transposed=transposed)).lower(*factors).compile()
+            if not np.array_equal(call(*factors), exact):
+                return False
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+def _has_matrix_units() -> bool:
+    about = pathlib.Path("/proc/cpuinfo")
+    return about.exists() and "amx_bf16" in about.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,119 @@
+"""oneDNN's products against exact sums, and against the products that XLA makes itself."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.model import onednn
+from lm.model.attention import causal_attention
+from lm.model.matmul import matmul
+
+CPU = pathlib.Path("/proc/cpuinfo")
+HAS_UNITS = CPU.exists() and "amx_bf16" in CPU.read_text(encoding="utf-8", errors="replace")
+needs_units = pytest.mark.skipif(not HAS_UNITS, reason="needs a CPU with AMX")
+
+
+@needs_units
+def test_it_is_used_where_it_can_be():
+    assert onednn.is_there() == (jax.default_backend() == "cpu" and jax.device_count() == 1)
+
+
+def test_it_is_not_used_where_xla_does_not_know_it(monkeypatch):
+    monkeypatch.setattr(onednn, "TARGET", "__onednn$no such thing")
+    monkeypatch.setattr(onednn, "_has_matrix_units", lambda: True)
+    monkeypatch.setattr(onednn, "is_there", onednn.is_there.__wrapped__)
+    assert not onednn.is_there()
+    x = jnp.ones((8, 8), jnp.bfloat16)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        onednn.product(x, x)
+
+
+@needs_units
+@pytest.mark.parametrize("batch", [(), (3,)])
+@pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True), (True, True)])
+def test_products_of_integers_are_exact(rng, batch, transposed):
+    x, w = rng.integers(-9, 10, size=(*batch, 70, 33)), rng.integers(-9, 10, size=(*batch, 33, 50))
+    factors = [
+        jnp.asarray(np.swapaxes(a, -1, -2) if t else a, jnp.bfloat16) for a, t in zip((x, w), transposed, strict=True)
+    ]
+    found = onednn.product(*factors, transposed=transposed)
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, x @ w)
+
+
+def test_factors_that_do_not_fit_are_refused():
+    x = jnp.ones((4, 8), jnp.bfloat16)
+    for w, transposed in ((x, (False, False)), (x.T, (True, False)), (x.T, (False, True)), (x[None], (False, True))):
+        with pytest.raises(AssertionError, match="do not fit"):
+            onednn.product(x, w, transposed)
+
+
+@needs_units
+@pytest.mark.parametrize("shape", [(256, 576, 192), (7, 1536, 576), (512, 64, 4096), (104, 4096, 256)])
+def test_sums_are_those_of_xla_in_another_order(rng, shape):
+    rows, inner, columns = shape
+    x, w = (jnp.asarray(rng.normal(size=size), jnp.bfloat16) for size in ((rows, inner), (inner, columns)))
+    plain = jnp.matmul(x, w, preferred_element_type=jnp.float32)
+    # Products of two bfloat16 are exact in float32: each of `inner` additions rounds by half a unit, on either side.
+    tolerance = inner * 2.0**-24 * (jnp.abs(x).astype(jnp.float32) @ jnp.abs(w).astype(jnp.float32))
+    for factors, transposed in (((x, w), (False, False)), ((x.T, w), (True, False)), ((x, w.T), (False, True))):
+        found = onednn.product(*(jnp.array(one) for one in factors), transposed=transposed)
+        assert (jnp.abs(found - plain) <= tolerance).all()
+
+
+def _gradients(q, k, v, g, segment, x, w):
+    def mixed(q, k, v):
+        return jnp.vdot(causal_attention(q, k, v, segment).astype(jnp.float32), g)
+
+    def multiplied(x, w):
+        return jnp.vdot(jnp.tanh(matmul(x, w, "bfloat16")), jnp.ones((len(x), w.shape[1])))
+
+    return *jax.grad(mixed, (0, 1, 2))(q, k, v), *jax.grad(multiplied, (0, 1))(x, w)
+
+
+@needs_units
+def test_gradients_equal_those_without_it(rng, monkeypatch):
+    B, T, H, G, K = 2, 200, 4, 2, 16
+    heads = [jnp.asarray(rng.normal(size=(B, T, n, K)), jnp.bfloat16) for n in (H, G, G)]
+    g = rng.normal(size=(B, T, H, K)).astype(np.float32)
+    segment = np.repeat([[0, 1]], B, axis=0).repeat(T // 2, axis=1)
+    x, w = rng.normal(size=(96, 64)).astype(np.float32), rng.normal(size=(64, 32)).astype(np.float32)
+    called = jax.jit(_gradients).lower(*heads, g, segment, x, w).compile().as_text()
+    assert called is not None
+    assert onednn.TARGET in called
+    found = jax.jit(_gradients)(*heads, g, segment, x, w)
+    jax.clear_caches()
+    monkeypatch.setattr(onednn, "is_there", lambda: False)
+    plain = jax.jit(_gradients)(*heads, g, segment, x, w)
+    jax.clear_caches()
+    for one, other in zip(*([np.asarray(a, np.float32) for a in all_] for all_ in (found, plain)), strict=True):
+        # Factors are rounded to bfloat16 alike: only sums of up to 200 numbers in another order, then that rounding.
+        np.testing.assert_allclose(one, other, rtol=2.0**-7, atol=2.0**-7 * np.abs(other).max())
+
+
+KEPT = """
+import jax, jax.numpy as jnp
+from lm.startup import before_jax
+before_jax()
+from lm.model import onednn
+x = jnp.ones((16, 16), jnp.bfloat16)
+print(onednn.is_there(), float(jax.jit(onednn.product)(x, x).sum()))
+"""
+
+
+@needs_units
+def test_the_cache_does_not_complain_of_what_it_cannot_keep(tmp_path):
+    made = subprocess.run(
+        [sys.executable, "-W", "error", "-c", KEPT],
+        env={"JAX_PLATFORMS": "cpu", **os.environ, "TOEDIT_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (made.stderr, made.stdout.split()) == ("", ["True", "4096.0"])
