@@ -5,6 +5,7 @@ import ctypes
 import hashlib
 import importlib.metadata
 import importlib.util
+import math
 import os
 import pathlib
 import platform
@@ -12,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 
 # Names and numbers of glibc's malloc.h.
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8
@@ -57,11 +57,9 @@ def keep_compiled() -> None:
         _clean(folder)
         if accelerator or _can_read_again(folder):
             jax.config.update("jax_compilation_cache_dir", str(folder))
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-            # So XLA says that it cannot write a program that calls oneDNN (`lm.model.onednn`).
-            warnings.filterwarnings(
-                "ignore", "Error writing persistent compilation cache .*MemoryError: std::bad_alloc"
-            )
+            least = "jax_persistent_cache_min_compile_time_secs"
+            if not math.isinf(jax.config.values[least]):  # set where nothing may be written (`lm.model.onednn`)
+                jax.config.update(least, 0.0)
 
 
 def _processor() -> str:
