@@ -171,7 +171,7 @@ def table(data: dict[str, Any]) -> str:
         lines += [
             "",
             f"The bfloat16 products of a step alone, attention apart, take PyTorch {alone_ms:.0f} ms: {words} as fast "
-            "as XLA, whose results are float32.",
+            "as we do, whose results are float32.",
         ]
         ratio, words = _turns.times_faster(runs[best], runs[peer])
         verdict = "aim 1.2 met" if ratio >= 1.2 else "at least 1 met, aim 1.2 missed" if ratio >= 1 else "1 missed"
