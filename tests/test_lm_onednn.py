@@ -22,14 +22,14 @@ needs_units = pytest.mark.skipif(not HAS_UNITS, reason="needs a CPU with AMX")
 
 @needs_units
 def test_it_is_used_where_it_can_be():
-    assert onednn.is_there() == (jax.default_backend() == "cpu" and jax.device_count() == 1)
+    assert onednn.is_available() == (jax.default_backend() == "cpu" and jax.device_count() == 1)
 
 
 def test_it_is_not_used_where_xla_does_not_know_it(monkeypatch):
     monkeypatch.setattr(onednn, "TARGET", "__onednn$no such thing")
     monkeypatch.setattr(onednn, "_has_matrix_units", lambda: True)
-    monkeypatch.setattr(onednn, "is_there", onednn.is_there.__wrapped__)
-    assert not onednn.is_there()
+    monkeypatch.setattr(onednn, "is_available", onednn.is_available.__wrapped__)
+    assert not onednn.is_available()
     x = jnp.ones((8, 8), jnp.bfloat16)
     with pytest.raises(jax.errors.JaxRuntimeError):
         onednn.product(x, x)
@@ -114,10 +114,12 @@ def test_gradients_equal_those_without_it(rng, monkeypatch):
     assert onednn.TARGET in called
     found = jax.jit(_gradients)(*heads, g, segment, x, w)
     jax.clear_caches()
-    monkeypatch.setattr(onednn, "is_there", lambda: False)
+    monkeypatch.setattr(onednn, "is_available", lambda: False)
     plain = jax.jit(_gradients)(*heads, g, segment, x, w)
     jax.clear_caches()
-    for one, other in zip(*([np.asarray(a, np.float32) for a in all_] for all_ in (found, plain)), strict=True):
+    for one, other in zip(
+        *(jax.tree.map(lambda a: np.asarray(a, np.float32), each) for each in (found, plain)), strict=True
+    ):
         # Factors are rounded to bfloat16 alike: only sums of up to 200 numbers in another order, then that rounding.
         np.testing.assert_allclose(one, other, rtol=2.0**-7, atol=2.0**-7 * np.abs(other).max())
 

@@ -130,63 +130,69 @@ def _attention_forward(q: Array, k: Array, v: Array, segment_BxT: Array):
 
 def _attention_backward(kept, g_BxTxHxK: Array):
     q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT, output, log = kept
-    (B, T, H, _), G = q_BxTxHxK.shape, k_BxTxGxK.shape[2]
+    (B, T, H, _), G, dtype = q_BxTxHxK.shape, k_BxTxGxK.shape[2], q_BxTxHxK.dtype
     delta = jnp.sum(g_BxTxHxK.astype(jnp.float32) * output, axis=-1)
     delta = jnp.swapaxes(delta, 1, 2).reshape(B * G, H // G, T)
-    as_they_lie = q_BxTxHxK.dtype == jnp.bfloat16 and onednn.is_there()
-    backward = _gradients if as_they_lie else _gradients_transposed
-    return *backward(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT, g_BxTxHxK, log, delta), None
+    q, k, v, g = (_by_head(x, G) for x in (q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, g_BxTxHxK))
+    in_any_layout = dtype == jnp.bfloat16 and onednn.is_available()
+    backward = _gradients if in_any_layout else _gradients_transposed
+    dq, dk, dv = backward(q, k[:, 0], v[:, 0], g, segment_BxT, log, delta)
+    dk, dv = (jnp.concatenate(x, axis=1)[:, None] for x in (dk, dv))
+    return dq, *(_from_heads(x.astype(dtype), B) for x in (dk, dv)), None
 
 
 def _gradients(
-    q_BxTxHxK: Array, k_BxTxGxK: Array, v_BxTxGxK: Array, segment_BxT: Array, g_BxTxHxK: Array, log: Array, delta: Array
-) -> tuple[Array, Array, Array]:
-    """Return dq, dk, dv; log and delta are (B G, R, T)."""
-    (B, T, H, K), G, dtype = q_BxTxHxK.shape, k_BxTxGxK.shape[2], q_BxTxHxK.dtype
-    R, Z, scale = H // G, B * G, 1 / math.sqrt(K)
-    q, k, v, g = (_by_head(x, G) for x in (q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, g_BxTxHxK))
-    dq, dk, dv = jnp.zeros((Z, R, T, K), jnp.float32), [], []
+    q: Array, k: Array, v: Array, g: Array, segment_BxT: Array, log: Array, delta: Array
+) -> tuple[Array, list[Array], list[Array]]:
+    """Return dq, (B, T, H, K), in q's type, and dk and dv of each block of keys, (Z, size, K), float32.
+
+    Args:
+        q: queries of Z = B G groups, (Z, R, T, K).
+        k: keys, (Z, T, K).
+        v: values, (Z, T, K).
+        g: gradient by the outputs, (Z, R, T, K).
+        segment_BxT: see `causal_attention`.
+        log: l above, (Z, R, T).
+        delta: as above, (Z, R, T).
+    """
+    (Z, R, T, K), B, dtype = q.shape, len(segment_BxT), q.dtype
+    scale, dq, dk, dv = 1 / math.sqrt(K), jnp.zeros(q.shape, jnp.float32), [], []
     for columns in _blocks(T):
         rows, size = slice(columns.start, T), columns.stop - columns.start
-        shape = (B, G, R, T - columns.start, size)
+        shape = (B, Z // B, R, T - columns.start, size)
         allowed = _allowed(segment_BxT, rows, columns)[:, None, None]
-        log_rows, delta_rows = (x[:, :, rows].reshape(B, G, R, -1, 1) for x in (log, delta))
-        query, g_rows = (x[:, :, rows].reshape(Z, -1, K) for x in (q, g))
-        key, value = k[:, 0, columns], v[:, 0, columns]
-        score = onednn.product(query, key, (False, True)).reshape(shape) * scale
+        log_rows, delta_rows = (x[:, :, rows].reshape(B, Z // B, R, -1, 1) for x in (log, delta))
+        q_rows, g_rows = (x[:, :, rows].reshape(Z, -1, K) for x in (q, g))
+        score = onednn.product(q_rows, k[:, columns], (False, True)).reshape(shape) * scale
         weight = jnp.where(allowed, jnp.exp(score - log_rows), 0.0)
-        slope = onednn.product(g_rows, value, (False, True)).reshape(shape)
+        slope = onednn.product(g_rows, v[:, columns], (False, True)).reshape(shape)
         change = (weight * (slope - delta_rows) * scale).astype(dtype).reshape(Z, -1, size)
         dv.append(onednn.product(weight.astype(dtype).reshape(Z, -1, size), g_rows, (True, False)))
-        dk.append(onednn.product(change, query, (True, False)))
-        dq = dq.at[:, :, rows].add(onednn.product(change, key).reshape(Z, R, -1, K))
-    dk, dv = (_from_heads(jnp.concatenate(x, axis=1).astype(dtype)[:, None], B) for x in (dk, dv))
+        dk.append(onednn.product(change, q_rows, (True, False)))
+        dq = dq.at[:, :, rows].add(onednn.product(change, k[:, columns]).reshape(Z, R, -1, K))
     return _from_heads(dq.astype(dtype), B), dk, dv
 
 
 def _gradients_transposed(
-    q_BxTxHxK: Array, k_BxTxGxK: Array, v_BxTxGxK: Array, segment_BxT: Array, g_BxTxHxK: Array, log: Array, delta: Array
-) -> tuple[Array, Array, Array]:
-    """Return what `_gradients` does."""
-    (B, T, H, K), G, dtype = q_BxTxHxK.shape, k_BxTxGxK.shape[2], q_BxTxHxK.dtype
-    R, Z, scale = H // G, B * G, 1 / math.sqrt(K)
-    q, k, v, g = (_by_head(x, G) for x in (q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, g_BxTxHxK))
-    q_T, k_T, g_T = (_by_head_transposed(x, G) for x in (q_BxTxHxK, k_BxTxGxK, g_BxTxHxK))
-    dq_T, dk, dv = jnp.zeros((Z, K, R, T), jnp.float32), [], []
+    q: Array, k: Array, v: Array, g: Array, segment_BxT: Array, log: Array, delta: Array
+) -> tuple[Array, list[Array], list[Array]]:
+    """Return what `_gradients` does, by products of factors as they lie."""
+    (Z, R, T, K), B, dtype = q.shape, len(segment_BxT), q.dtype
+    q_T, g_T, k_T = (jnp.moveaxis(x, -1, 1) for x in (q, g, k))
+    scale, dq_T, dk, dv = 1 / math.sqrt(K), jnp.zeros(q_T.shape, jnp.float32), [], []
     for columns in _blocks(T):
         rows, size = slice(columns.start, T), columns.stop - columns.start
-        shape = (B, G, size, R, T - columns.start)
+        shape = (B, Z // B, size, R, T - columns.start)
         allowed = _swap(_allowed(segment_BxT, rows, columns))[:, None, :, None]
-        log_rows, delta_rows = (x[:, None, :, rows].reshape(B, G, 1, R, -1) for x in (log, delta))
-        score = product(k[:, 0, columns], q_T[..., rows].reshape(Z, K, -1)).reshape(shape) * scale
+        log_rows, delta_rows = (x[:, None, :, rows].reshape(B, Z // B, 1, R, -1) for x in (log, delta))
+        score = product(k[:, columns], q_T[..., rows].reshape(Z, K, -1)).reshape(shape) * scale
         weight = jnp.where(allowed, jnp.exp(score - log_rows), 0.0)
-        slope = product(v[:, 0, columns], g_T[..., rows].reshape(Z, K, -1)).reshape(shape)
+        slope = product(v[:, columns], g_T[..., rows].reshape(Z, K, -1)).reshape(shape)
         change = (weight * (slope - delta_rows) * scale).astype(dtype).reshape(Z, size, -1)
         dv.append(product(weight.astype(dtype).reshape(Z, size, -1), g[:, :, rows].reshape(Z, -1, K)))
         dk.append(product(change, q[:, :, rows].reshape(Z, -1, K)))
-        dq_T = dq_T.at[..., rows].add(product(k_T[:, :, 0, columns], change).reshape(Z, K, R, -1))
-    dq = jnp.moveaxis(dq_T.astype(dtype).reshape(B, G, K, R, T), (4, 2), (1, 4)).reshape(B, T, H, K)
-    dk, dv = (_from_heads(jnp.concatenate(x, axis=1).astype(dtype)[:, None], B) for x in (dk, dv))
+        dq_T = dq_T.at[..., rows].add(product(k_T[..., columns], change).reshape(Z, K, R, -1))
+    dq = jnp.moveaxis(dq_T.astype(dtype).reshape(B, Z // B, K, R, T), (4, 2), (1, 4)).reshape(B, T, -1, K)
     return dq, dk, dv
 
 

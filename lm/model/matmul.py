@@ -2,8 +2,8 @@
 
 On a CPU with matrix units XLA multiplies bfloat16 factors seven times as fast as float32 ones, but only in one
 form: sums in float32 asked for, the last axis of the first factor against the first of the second, and no
-transpose in sight, which would turn both factors back into float32. `_row_major` hides it. Two large matrices go to
-oneDNN where it is there (`lm.model.onednn`), which takes them as they lie.
+transpose in sight, which would turn both factors back into float32. `_row_major` hides it. Two matrices go to
+oneDNN where it is available (`lm.model.onednn`), which takes them in any layout.
 
 On an accelerator a product is as fast as its results can be written: what is about to be rounded to the type of the
 factors anyway is rounded once, from its float32 sum, where it is made (`narrow`).
@@ -47,7 +47,7 @@ def product(x: Array, w: Array, out: Compute = "float32") -> Array:
     """
     if x.dtype != jnp.bfloat16 or jax.default_backend() != "cpu":
         return jnp.matmul(x, w, precision=precision(x.dtype), preferred_element_type=jnp.dtype(out))
-    if x.ndim == 2 and w.ndim == 2 and onednn.is_there():
+    if x.ndim == 2 and w.ndim == 2 and onednn.is_available():
         return onednn.product(x, w).astype(out)
     y = jnp.matmul(_row_major(x), _row_major(w), preferred_element_type=jnp.float32)
     # Else a transpose of the result would become a transpose of the factors, which the CPU cannot run.
@@ -83,7 +83,7 @@ def _matmul_backward(compute: Compute, out: Compute, kept, g: Array) -> tuple[Ar
     x, w, example = kept
     # The derived rule would multiply a float32 gradient by a bfloat16 factor, off the fast path.
     g = g.astype(compute)
-    if compute == "bfloat16" and onednn.is_there():
+    if compute == "bfloat16" and onednn.is_available():
         return onednn.product(g, w, (False, True)).astype(example.dtype), onednn.product(x, g, (True, False))
     # Transposing costs a CPU a tenth of the product: the narrower factor is transposed.
     slope = product(x.T, g) if x.shape[1] <= g.shape[1] else product(g.T, x).T

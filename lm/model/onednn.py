@@ -22,13 +22,11 @@ TARGET = "__onednn$matmul"  # as XLA has called it since its pull request 30997 
 
 
 def _config(transposed: tuple[bool, bool]) -> str:
-    plain = {"bias_broadcast": False, "user_scratchpad": False, "weights_prepacked": False}
-    config = {"optimization_config": plain, "transpose_a": transposed[0], "transpose_b": transposed[1]}
-    return json.dumps({"onednn_matmul_config": config, "outer_dimension_partitions": []})
+    return json.dumps({"onednn_matmul_config": {"transpose_a": transposed[0], "transpose_b": transposed[1]}})
 
 
 def product(x: Array, w: Array, transposed: tuple[bool, bool] = (False, False)) -> Array:
-    """Return the matrix product of two factors, float32, shape (..., N, O), where `is_there`.
+    """Return the matrix product of two factors, float32, shape (..., N, O), where `is_available`.
 
     Args:
         x: bfloat16, shape (..., N, I), or (..., I, N) if it is to be transposed.
@@ -51,7 +49,7 @@ def product(x: Array, w: Array, transposed: tuple[bool, bool] = (False, False)) 
 
 
 @functools.cache
-def is_there() -> bool:
+def is_available() -> bool:
     """Return whether this process has one CPU device, with matrix units, and XLA calls oneDNN there: tried once."""
     if jax.default_backend() != "cpu" or jax.device_count() != 1 or not _has_matrix_units():
         return False
