@@ -1,5 +1,6 @@
 """Training: loss, gradients, optimiser, checkpoints, metrics, signals; on the bytes of a real text."""
 
+import asyncio
 import dataclasses
 import functools
 import gc
@@ -10,6 +11,7 @@ import pathlib
 import signal
 import struct
 import sys
+import types
 from fractions import Fraction
 from typing import Any
 
@@ -29,6 +31,7 @@ from lm.model.decoder import make, named
 from lm.model.packed import PADDING
 from lm.model.parameters import is_matrix, parameters
 from lm.model.sharding import make_mesh
+from lm.train import checkpoint
 from lm.train import step as steps
 from lm.train.checkpoint import DamagedCheckpoint
 from lm.train.config import TrainConfig, learning_rate, optimizer
@@ -335,6 +338,26 @@ def test_damaged_checkpoint_is_passed_over(damage, undisturbed, tmp_path, monkey
     gc.collect()
     assert left == []
     assert_same_run(tmp_path, found, undisturbed)
+
+
+def unraisable(thing: object, error: BaseException) -> Any:
+    return types.SimpleNamespace(object=thing, exc_value=error)
+
+
+def test_only_readers_left_behind_are_not_told_of(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda one: told.append(one.exc_value))
+    loop = asyncio.new_event_loop()
+    loop.close()
+    others = RuntimeError("Event loop is closed"), ValueError("Event loop is left open")
+    with checkpoint._quietly():
+        with pytest.raises(RuntimeError) as late:
+            loop.call_soon_threadsafe(print)
+        # As tensorstore's threads tell it when an array is read after orbax has given up.
+        sys.unraisablehook(unraisable(None, late.value))
+        for error, thing in zip(others, (loop, None), strict=True):
+            sys.unraisablehook(unraisable(thing, error))
+    assert told == list(others)
 
 
 def test_nothing_readable_is_refused(tmp_path):

@@ -32,11 +32,15 @@ READERS_SECONDS = 5.0  # at most, until what reads a damaged checkpoint is gone
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Tell nothing of what orbax leaves when it cannot read: the readers of other arrays, each with a traceback."""
+    """Tell nothing of what orbax leaves when it cannot read: the readers of other arrays, each with a traceback.
+
+    They end as coroutines that nobody awaits, or in tensorstore's threads, which find the event loop closed.
+    """
     hook = sys.unraisablehook
 
     def tell_others(unraisable: Any) -> None:
-        if type(unraisable.object) is not types.CoroutineType:
+        is_late = unraisable.object is None and str(unraisable.exc_value) == "Event loop is closed"
+        if not is_late and type(unraisable.object) is not types.CoroutineType:
             hook(unraisable)
 
     sys.unraisablehook = tell_others
