@@ -92,30 +92,34 @@ def test_many_at_a_time_are_exact(rng):
         assert all(pool.map(work, range(300)))
 
 
-def _gradients(q, k, v, g, segment, x, w):
+def _attended(q, k, v, g, segment, x, w):
+    """Return the outputs of an attention in training, and the gradients of it and of a product."""
+
     def mixed(q, k, v):
-        return jnp.vdot(causal_attention(q, k, v, segment).astype(jnp.float32), g)
+        output = causal_attention(q, k, v, segment)
+        return jnp.vdot(output.astype(jnp.float32), g), output
 
     def multiplied(x, w):
         return jnp.vdot(jnp.tanh(matmul(x, w, "bfloat16")), jnp.ones((len(x), w.shape[1])))
 
-    return *jax.grad(mixed, (0, 1, 2))(q, k, v), *jax.grad(multiplied, (0, 1))(x, w)
+    slopes, output = jax.grad(mixed, (0, 1, 2), has_aux=True)(q, k, v)
+    return output, *slopes, *jax.grad(multiplied, (0, 1))(x, w)
 
 
 @needs_units
-def test_gradients_equal_those_without_it(rng, monkeypatch):
+def test_training_equals_that_without_it(rng, monkeypatch):
     B, T, H, G, K = 2, 200, 4, 2, 16
     heads = [jnp.asarray(rng.normal(size=(B, T, n, K)), jnp.bfloat16) for n in (H, G, G)]
     g = rng.normal(size=(B, T, H, K)).astype(np.float32)
     segment = np.repeat([[0, 1]], B, axis=0).repeat(T // 2, axis=1)
     x, w = rng.normal(size=(96, 64)).astype(np.float32), rng.normal(size=(64, 32)).astype(np.float32)
-    called = jax.jit(_gradients).lower(*heads, g, segment, x, w).compile().as_text()
+    called = jax.jit(_attended).lower(*heads, g, segment, x, w).compile().as_text()
     assert called is not None
     assert onednn.TARGET in called
-    found = jax.jit(_gradients)(*heads, g, segment, x, w)
+    found = jax.jit(_attended)(*heads, g, segment, x, w)
     jax.clear_caches()
     monkeypatch.setattr(onednn, "is_available", lambda: False)
-    plain = jax.jit(_gradients)(*heads, g, segment, x, w)
+    plain = jax.jit(_attended)(*heads, g, segment, x, w)
     jax.clear_caches()
     for one, other in zip(
         *(jax.tree.map(lambda a: np.asarray(a, np.float32), each) for each in (found, plain)), strict=True

@@ -15,6 +15,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 Array = jax.Array
 
@@ -25,13 +26,14 @@ def _config(transposed: tuple[bool, bool]) -> str:
     return json.dumps({"onednn_matmul_config": {"transpose_a": transposed[0], "transpose_b": transposed[1]}})
 
 
-def product(x: Array, w: Array, transposed: tuple[bool, bool] = (False, False)) -> Array:
-    """Return the matrix product of two factors, float32, shape (..., N, O), where `is_available`.
+def product(x: Array, w: Array, transposed: tuple[bool, bool] = (False, False), out: DTypeLike = jnp.float32) -> Array:
+    """Return the matrix product of two factors, summed in float32, shape (..., N, O), where `is_available`.
 
     Args:
         x: bfloat16, shape (..., N, I), or (..., I, N) if it is to be transposed.
         w: bfloat16, shape (..., I, O), or (..., O, I) if it is to be transposed.
         transposed: which of both.
+        out: type of the result, float32 or bfloat16.
     """
     *batch, rows, inner = (*x.shape[:-2], x.shape[-1], x.shape[-2]) if transposed[0] else x.shape
     *same, again, columns = (*w.shape[:-2], w.shape[-1], w.shape[-2]) if transposed[1] else w.shape
@@ -41,7 +43,7 @@ def product(x: Array, w: Array, transposed: tuple[bool, bool] = (False, False)) 
     assert x.dtype == w.dtype == jnp.bfloat16
     call = jax.ffi.ffi_call(
         TARGET,
-        jax.ShapeDtypeStruct((*batch, rows, columns), jnp.float32),
+        jax.ShapeDtypeStruct((*batch, rows, columns), out),
         custom_call_api_version=3,  # of XLA's own operations, whose configuration is a text
         legacy_backend_config=_config(transposed),
     )
