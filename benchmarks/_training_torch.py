@@ -89,7 +89,7 @@ def prepared(sizes: dict, seconds: float, compiled: bool, low: bool) -> Callable
             started = True
             return {"seconds": time.perf_counter() - start}
         times, loss = [], 0.0
-        while sum(times) < seconds or len(times) < 5:
+        while sum(times) < seconds or len(times) < 3:
             start = time.perf_counter()
             loss = step()
             times.append(time.perf_counter() - start)

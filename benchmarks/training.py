@@ -18,8 +18,8 @@ from benchmarks._serve import serve
 from lm.model.config import Compute
 
 SIZES = {"vocabulary": 2048, "context": 256, "width": 256, "layers": 4, "heads": 4, "hidden": 1024, "batch": 16}
-SECONDS = 3.0  # of timed steps for each way of running in a round
-ROUNDS = 9  # on a machine shared with others single ones vary by half
+SECONDS = 1.5  # of timed steps for each way of running in a round
+ROUNDS = 18  # short ones: a machine shared with others changes its speed by half from minute to minute
 COMPUTES: tuple[Compute, ...] = ("float32", "bfloat16")
 
 
@@ -89,7 +89,7 @@ def prepared(compute: Compute) -> Callable[[], dict[str, Any]]:
             jax.block_until_ready(state)
             return {"seconds": time.perf_counter() - start}
         times, loss = [], 0.0
-        while sum(times) < SECONDS or len(times) < 5:
+        while sum(times) < SECONDS or len(times) < 3:
             start = time.perf_counter()
             state, measures = jax.block_until_ready(compiled(state, batch, stop))
             loss = float(measures.loss)
