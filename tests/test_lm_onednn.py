@@ -11,8 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lm.generation.decode import Request, decode, prepare
+from lm.generation.sampling import SamplingConfig
 from lm.model import onednn
 from lm.model.attention import causal_attention
+from lm.model.config import ModelConfig
+from lm.model.decoder import make
 from lm.model.matmul import matmul
 
 CPU = pathlib.Path("/proc/cpuinfo")
@@ -28,11 +32,32 @@ def test_it_is_used_where_it_can_be():
 def test_it_is_not_used_where_xla_does_not_know_it(monkeypatch):
     monkeypatch.setattr(onednn, "TARGET", "__onednn$no such thing")
     monkeypatch.setattr(onednn, "_has_matrix_units", lambda: True)
-    monkeypatch.setattr(onednn, "is_available", onednn.is_available.__wrapped__)
-    assert not onednn.is_available()
+    assert not onednn._can_be_called.__wrapped__()
     x = jnp.ones((8, 8), jnp.bfloat16)
     with pytest.raises(jax.errors.JaxRuntimeError):
         onednn.product(x, x)
+
+
+@needs_units
+def test_a_program_leaves_it_alone_if_asked():
+    multiply, x = jax.jit(lambda x: matmul(x, x, "bfloat16")), jnp.ones((24, 24))
+    plain = multiply(x)
+    with onednn.left_alone():
+        left = str(multiply.lower(x).compile().as_text())
+        assert np.array_equal(multiply(x), plain)
+    assert onednn.TARGET in str(multiply.lower(x).compile().as_text())
+    assert onednn.TARGET not in left
+
+
+def test_decoding_leaves_it_alone(monkeypatch):
+    def tried():
+        raise AssertionError("oneDNN was to be left alone")
+
+    monkeypatch.setattr(onednn, "_can_be_called", tried)
+    config = ModelConfig(vocabulary=61, context=16, width=32, heads=2, kv_heads=2, layers=1, compute="bfloat16")
+    request = Request(SamplingConfig(), 4, (), 61)
+    (made,) = decode(prepare(make(config, 0)), [[1, 2, 3]], ["one"], request, 0, prompt_places=8, rows=1)
+    assert len(made.tokens) == 4
 
 
 @needs_units

@@ -19,6 +19,7 @@ import numpy as np
 
 from lm.errors import InputError
 from lm.generation.sampling import SamplingConfig, document_words, draw
+from lm.model import onednn
 from lm.model.attention import MASKED
 from lm.model.decoder import Block, Decoder, named
 from lm.model.elementwise import activated
@@ -359,6 +360,7 @@ def decode(
         running = advance(weights, running, request, seed)
 
 
+@onednn.left_alone()
 def start(
     weights: Weights,
     prompts: Sequence[Sequence[int]],
@@ -396,6 +398,7 @@ def start(
     return _take_first(running, request, logits, seed)
 
 
+@onednn.left_alone()
 def advance(weights: Weights, running: Running, request: Request, seed: int) -> Running:
     """Draw tokens until the documents are finished, the recent part is full, or few go on and the batch can halve."""
     joined, B = int(running.joined), len(running.alive)

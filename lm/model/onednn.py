@@ -4,13 +4,16 @@ XLA is built with oneDNN, but turns a product into a call of it only behind an e
 result is bfloat16, too. Called by its name it gives the float32 sums, and multiplies transposes as they lie.
 
 A program that calls it is not split over devices. Nor can it be kept in JAX's cache: XLA takes the call for one of
-another kind when it writes it. A process that uses it therefore only reads what others have kept.
+another kind when it writes it. A process that uses it therefore only reads what others have kept. Decoding leaves it
+alone: its products are small, and its programs take longer to compile than many a text to make.
 """
 
+import contextlib
 import functools
 import json
 import math
 import pathlib
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,9 @@ import numpy as np
 from jax.typing import DTypeLike
 
 Array = jax.Array
+
+# It is part of the key by which JAX knows what it has traced.
+_is_left_alone = jax.make_user_context(False)
 
 TARGET = "__onednn$matmul"  # as XLA has called it since its pull request 30997 (2025)
 
@@ -50,9 +56,20 @@ def product(x: Array, w: Array, transposed: tuple[bool, bool] = (False, False), 
     return call(x, w)
 
 
-@functools.cache
+@contextlib.contextmanager
+def left_alone() -> Iterator[None]:
+    """Leave every product to XLA in the programs that are traced within; also decorates a function."""
+    with _is_left_alone(True):
+        yield
+
+
 def is_available() -> bool:
-    """Return whether this process has one CPU device, with matrix units, and XLA calls oneDNN there: tried once."""
+    """Return whether XLA can call oneDNN here, in this program: one CPU device, with matrix units; tried once."""
+    return not _is_left_alone.value and _can_be_called()
+
+
+@functools.cache
+def _can_be_called() -> bool:
     if jax.default_backend() != "cpu" or jax.device_count() != 1 or not _has_matrix_units():
         return False
     least = "jax_persistent_cache_min_compile_time_secs"
