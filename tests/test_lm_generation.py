@@ -95,6 +95,15 @@ def test_the_likeliest_are_all_kept_and_greedy_takes_the_first_of_them():
     assert set(DRAW(logits, GREEDY, *arguments).tolist()) == {1}
 
 
+@pytest.mark.parametrize("size", [1, 31, 32, 1000, 1024])
+def test_greedy_takes_the_first_of_equals_wherever_they_lie(rng, size):
+    logits = -rng.integers(1, 4, size=(200, size)).astype(np.float32)  # below what fills up the last block
+    logits[:, : size // 2] -= rng.integers(0, 4, size=(200, 1))
+    found = DRAW(logits, GREEDY, jnp.int32(0), jnp.zeros((200, 2), jnp.uint32), jnp.arange(200))
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, np.argmax(logits, axis=1))
+
+
 def test_a_draw_depends_on_seed_document_and_position_and_not_on_the_row(rng):
     logits = jnp.asarray(rng.standard_normal((6, 1000)).astype(np.float32))
     words, position = document_words(_names(6)), np.arange(6)
