@@ -1,5 +1,6 @@
 """The arithmetic of the benchmarks: who runs when, and what the ratios are of."""
 
+import math
 import sys
 
 import numpy as np
@@ -35,6 +36,8 @@ def test_a_ratio_is_of_runs_of_one_round():
     assert _turns.times_faster(ours, theirs) == (1.5, "1.50 times (median of 3 rounds; 0.50 to 2.00)")
     # A slow minute of both changes nothing.
     assert _turns.times_faster(runs(9, 1, 10), runs(1, 2, 20))[0] == 2.0
+    # Logarithms log 2 and log 8: mean log 4, standard error (log 8 - log 2) / 2 = log 2.
+    assert _turns.mean_times_faster(runs(9, 1, 1), runs(1, 2, 8)) == pytest.approx((4, 4 * math.log(2)))
 
 
 def test_a_share_compares_with_the_rate_of_the_same_round():

@@ -136,8 +136,7 @@ def _forward_by_rows(q: Array, k: Array, v: Array, segment_BxT: Array) -> tuple[
         columns, size = slice(rows.stop), rows.stop - rows.start
         allowed = _allowed(segment_BxT, rows, columns)[:, None, None]
         score = onednn.product(q[:, :, rows].reshape(Z, -1, K), k[:, columns], (False, True)) * scale
-        score = jnp.where(allowed, score.reshape(B, G, R, size, rows.stop), MASKED)
-        score = score.reshape(Z, R, size, rows.stop)
+        score = jnp.where(allowed, score.reshape(B, G, R, size, -1), MASKED).reshape(Z, R, size, -1)
         top = jnp.max(score, axis=-1, keepdims=True)
         weight = jnp.exp(score - top)
         total = jnp.sum(weight, axis=-1, keepdims=True)
@@ -147,12 +146,12 @@ def _forward_by_rows(q: Array, k: Array, v: Array, segment_BxT: Array) -> tuple[
     return _from_heads(jnp.concatenate(outputs, axis=2), B), jnp.concatenate(logs, axis=2)
 
 
-def _in_any_layout(dtype: jnp.dtype) -> bool:
+def _uses_onednn(dtype: jnp.dtype) -> bool:
     return dtype == jnp.bfloat16 and onednn.is_available()
 
 
 def _attention_forward(q: Array, k: Array, v: Array, segment_BxT: Array):
-    forward = _forward_by_rows if _in_any_layout(q.dtype) else _forward
+    forward = _forward_by_rows if _uses_onednn(q.dtype) else _forward
     output, log = forward(q, k, v, segment_BxT)
     return output, (q, k, v, segment_BxT, output, log)
 
@@ -163,7 +162,7 @@ def _attention_backward(kept, g_BxTxHxK: Array):
     delta = jnp.sum(g_BxTxHxK.astype(jnp.float32) * output, axis=-1)
     delta = jnp.swapaxes(delta, 1, 2).reshape(B * G, H // G, T)
     q, k, v, g = (_by_head(x, G) for x in (q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, g_BxTxHxK))
-    backward = _gradients if _in_any_layout(dtype) else _gradients_transposed
+    backward = _gradients if _uses_onednn(dtype) else _gradients_transposed
     dq, dk, dv = backward(q, k[:, 0], v[:, 0], g, segment_BxT, log, delta)
     dk, dv = (jnp.concatenate(x, axis=1)[:, None] for x in (dk, dv))
     return dq, *(_from_heads(x.astype(dtype), B) for x in (dk, dv)), None

@@ -84,7 +84,7 @@ def _matmul_backward(compute: Compute, out: Compute, kept, g: Array) -> tuple[Ar
     # The derived rule would multiply a float32 gradient by a bfloat16 factor, off the fast path.
     g = g.astype(compute)
     if compute == "bfloat16" and onednn.is_available():
-        # In bfloat16, as on an accelerator: oneDNN writes it in half the time, and no loop has to read it as such.
+        # The gradient by x is rounded where it is made, as on an accelerator: half as much to write and read.
         back = onednn.product(g, w, (False, True), jnp.bfloat16)
         return back.astype(example.dtype), onednn.product(x, g, (True, False))
     # Transposing costs a CPU a tenth of the product: the narrower factor is transposed.
