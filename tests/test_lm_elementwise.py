@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lm.model.elementwise import _activated, activated, layer_norm, rms_norm
+from lm.model.matmul import rounded_back
 
 EPSILON = 1e-5
 ULP = np.finfo(np.float32).eps
@@ -79,3 +80,18 @@ def test_a_gradient_has_the_type_of_its_activation(rng):
     wide, _ = jax.vjp(lambda x, bias: _activated("silu", x, bias, None), x.astype(jnp.float32), bias)[1](g)
     np.testing.assert_allclose(np.asarray(slope, np.float32), wide, rtol=2.0**-8, atol=1e-6)
     np.testing.assert_allclose(of_bias, np.asarray(slope, np.float64).sum(0), rtol=0, atol=40 * 2.0**-24 * 40)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="accelerators round where the product is written")
+def test_a_gradient_is_rounded_once_for_the_product_and_its_bias(rng):
+    x, g = (jnp.asarray(rng.standard_normal((40, 16)), jnp.float32) for _ in range(2))
+    slope, of_bias = jax.vjp(lambda x, bias: rounded_back(x + bias, "bfloat16"), x, jnp.zeros(16))[1](g)
+    rounded = np.asarray(g).astype(jnp.bfloat16).astype(np.float64)
+    np.testing.assert_array_equal(slope, rounded)
+    np.testing.assert_allclose(of_bias, rounded.sum(0), rtol=0, atol=40 * 2.0**-24 * 40)
+    np.testing.assert_array_equal(jax.vjp(lambda x: rounded_back(x, "float32"), x)[1](g)[0], g)
+    of_gelu = jax.vjp(lambda bias: activated("gelu-tanh", x, bias, compute="bfloat16"), jnp.zeros(16))[1](g)[0]
+    slopes = np.asarray(jax.vjp(lambda x: activated("gelu-tanh", x), x)[1](g)[0])
+    wanted = slopes.astype(jnp.bfloat16).astype(np.float64).sum(0)
+    np.testing.assert_allclose(of_gelu, wanted, rtol=0, atol=40 * 2.0**-24 * 40)
+    assert np.abs(wanted - slopes.sum(0)).max() > 1e-3  # the tolerance tells both apart

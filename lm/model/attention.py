@@ -171,7 +171,7 @@ def _attention_backward(kept, g_BxTxHxK: Array):
 def _gradients(
     q: Array, k: Array, v: Array, g: Array, segment_BxT: Array, log: Array, delta: Array
 ) -> tuple[Array, list[Array], list[Array]]:
-    """Return dq, (B, T, H, K), in q's type, and dk and dv of each block of keys, (Z, size, K), float32.
+    """Return dq, (B, T, H, K), in q's type, and dk and dv of each block of keys, (Z, size, K), in it or float32.
 
     Args:
         q: queries of Z = B G groups, (Z, R, T, K).
@@ -194,8 +194,8 @@ def _gradients(
         weight = jnp.where(allowed, jnp.exp(score - log_rows), 0.0)
         slope = onednn.product(g_rows, v[:, columns], (False, True)).reshape(shape)
         change = (weight * (slope - delta_rows) * scale).astype(dtype).reshape(Z, -1, size)
-        dv.append(onednn.product(weight.astype(dtype).reshape(Z, -1, size), g_rows, (True, False)))
-        dk.append(onednn.product(change, q_rows, (True, False)))
+        dv.append(onednn.product(weight.astype(dtype).reshape(Z, -1, size), g_rows, (True, False), dtype))
+        dk.append(onednn.product(change, q_rows, (True, False), dtype))
         dq = dq.at[:, :, rows].add(onednn.product(change, k[:, columns]).reshape(Z, R, -1, K))
     return _from_heads(dq.astype(dtype), B), dk, dv
 

@@ -19,7 +19,7 @@ from lm.errors import InputError
 from lm.model.attention import causal_attention
 from lm.model.config import Compute, ModelConfig
 from lm.model.elementwise import activated, layer_norm, rms_norm
-from lm.model.matmul import matmul, narrow
+from lm.model.matmul import matmul, narrow, rounded_back
 from lm.model.packed import packing_of, takes_packed
 from lm.model.parameters import parameters
 
@@ -93,7 +93,7 @@ class _Parameters(nnx.Module):
     def linear(self, x_NxI: Array, name: str, bias: bool, out: Compute = "float32") -> Array:
         """Return x w, written in the given type, plus NAME_bias if there is one, float32."""
         y = self.product(x_NxI, name, out).astype(jnp.float32)
-        return y + self.read(f"{name}_bias") if bias else y
+        return rounded_back(y + self.read(f"{name}_bias"), self.config.compute) if bias else y
 
 
 class Block(_Parameters):
@@ -149,7 +149,7 @@ class Block(_Parameters):
             hidden = activated(c.activation, gate, None, up)
         else:
             bias = self.read("up_bias") if c.hidden_bias else None
-            hidden = activated(c.activation, self.product(x_NxD, "up", out), bias)
+            hidden = activated(c.activation, self.product(x_NxD, "up", out), bias, compute=c.compute)
         return self.linear(hidden, "down", c.hidden_bias)
 
 

@@ -19,6 +19,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from lm.model.matmul import Compute, rounded_back
+
 Array = jax.Array
 Activation = Literal["gelu-tanh", "silu"]
 
@@ -77,7 +79,13 @@ def _sigmoid(kind: Activation, x: Array) -> tuple[Array, Array]:
     return s, s * (1 + x * (1 - s) * TWICE * (1 + 3 * CUBIC * x * x))
 
 
-def activated(kind: Activation, x: Array, bias: Array | None = None, factor: Array | None = None) -> Array:
+def activated(
+    kind: Activation,
+    x: Array,
+    bias: Array | None = None,
+    factor: Array | None = None,
+    compute: Compute = "float32",
+) -> Array:
     """Return activation(x + bias) * factor (Shazeer 2020), float32.
 
     Args:
@@ -85,10 +93,12 @@ def activated(kind: Activation, x: Array, bias: Array | None = None, factor: Arr
         x: of any type; its gradient is of the same, and that of the bias a sum of it.
         bias: float32, of x's last axis, or none.
         factor: shape of x, or none.
+        compute: type to which the product that made x rounds its gradient.
     """
     if jax.default_backend() == "cpu":
         # A CPU reads what the derived rule keeps in less time than it computes it again.
-        y = (jax.nn.silu if kind == "silu" else jax.nn.gelu)(_wide(x, bias))
+        wide = _wide(x, bias) if bias is None else rounded_back(x + bias, compute)
+        y = (jax.nn.silu if kind == "silu" else jax.nn.gelu)(wide)
         return y if factor is None else y * factor
     return _activated(kind, x, bias, factor)
 

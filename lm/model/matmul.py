@@ -6,7 +6,8 @@ transpose in sight, which would turn both factors back into float32. `_row_major
 oneDNN where it is available (`lm.model.onednn`), which takes them in any layout.
 
 On an accelerator a product is as fast as its results can be written: what is about to be rounded to the type of the
-factors anyway is rounded once, from its float32 sum, where it is made (`narrow`).
+factors anyway is rounded once, from its float32 sum, where it is made (`narrow`). On a CPU the gradient that comes back
+to a product and its bias is (`rounded_back`).
 """
 
 import functools
@@ -30,6 +31,26 @@ def _row_major(x: Array) -> Array:
 def narrow(compute: Compute) -> Compute:
     """Return the type in which results that are soon rounded to `compute` should be written: float32 on a CPU."""
     return "float32" if jax.default_backend() == "cpu" else compute
+
+
+def rounded_back(y: Array, compute: Compute) -> Array:
+    """Return y, float32; on a CPU its gradient is rounded to `compute`, which the product that made y would do.
+
+    Without a barrier the compiler would write what a bias sums in float32, too, and read that again to round it.
+    """
+    return _rounded_back(compute, y) if compute == "bfloat16" and jax.default_backend() == "cpu" else y
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _rounded_back(compute: Compute, y: Array) -> Any:
+    return y
+
+
+def _rounded_back_backward(compute: Compute, _: None, g: Array) -> tuple[Array]:
+    return (jax.lax.optimization_barrier(g.astype(compute)).astype(g.dtype),)
+
+
+_rounded_back.defvjp(lambda compute, y: (y, None), _rounded_back_backward)
 
 
 def precision(dtype: Any) -> jax.lax.Precision:
