@@ -21,6 +21,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from lm.model import onednn
 from lm.model.matmul import product
@@ -56,6 +57,17 @@ def _by_head(x_BxTxHxK: Array, G: int) -> Array:
     return jnp.moveaxis(x_BxTxHxK, 2, 1).reshape(B * G, H // G, T, K)
 
 
+def _by_group(x_BxTxHxK: Array, G: int) -> Array:
+    """Return (B, G, R, T, K)."""
+    B, T, H, K = x_BxTxHxK.shape
+    return jnp.moveaxis(x_BxTxHxK.reshape(B, T, G, H // G, K), 1, 3)
+
+
+def _from_groups(x_BxGxRxTxK: Array) -> Array:
+    B, G, R, T, K = x_BxGxRxTxK.shape
+    return jnp.moveaxis(x_BxGxRxTxK, 3, 1).reshape(B, T, G * R, K)
+
+
 def _by_head_transposed(x_BxTxHxK: Array, G: int) -> Array:
     """Return (B G, K, R, T)."""
     B, T, H, K = x_BxTxHxK.shape
@@ -68,7 +80,7 @@ def _from_heads(x_ZxRxTxK: Array, B: int) -> Array:
 
 
 def _forward(q: Array, k: Array, v: Array, segment_BxT: Array) -> tuple[Array, Array]:
-    """Return the outputs o and the logarithms l: a block of keys at a time, sums rescaled when a larger score comes.
+    """Return o, (B, T, H, K), and l, (B, G, R, T): a block of keys at a time, sums rescaled when a larger score comes.
 
     The scores of a block of queries and one of keys stay in the caches (Milakov & Gimelshein 2018, arXiv 1805.02867;
     Rabe & Staats 2021, arXiv 2112.05682). Blocks of keys behind the queries, or before all their documents, are left
@@ -115,7 +127,7 @@ def _forward(q: Array, k: Array, v: Array, segment_BxT: Array) -> tuple[Array, A
 
     output, log = jax.lax.map(rows, jnp.arange(0, T, queries))
     output = jnp.moveaxis(output, 0, 2).reshape(Z, R, -1, K)[:, :, :T]
-    return _from_heads(output, B), jnp.moveaxis(log, 0, 2).reshape(Z, R, -1)[:, :, :T]
+    return _from_heads(output, B), jnp.moveaxis(log, 0, 2).reshape(B, G, R, -1)[..., :T]
 
 
 @jax.custom_vjp
@@ -127,23 +139,33 @@ def _forward_by_rows(q: Array, k: Array, v: Array, segment_BxT: Array) -> tuple[
     """Return what `_forward` does: a block of queries and all keys before its end at a time.
 
     With oneDNN's products this is faster, but it compiles longer and needs more memory: for training, where the
-    backward pass does as much.
+    backward pass does as much. They read and write heads between positions, as they lie.
     """
     (B, T, H, K), G, dtype = q.shape, k.shape[2], q.dtype
-    R, Z, scale, outputs, logs = H // G, B * G, 1 / math.sqrt(K), [], []
-    q, k, v = _by_head(q, G), _by_head(k, G)[:, 0], _by_head(v, G)[:, 0]
+    R, scale, outputs, logs = H // G, 1 / math.sqrt(K), [], []
+    q, k, v = _by_group(q, G), _by_group(k, G)[:, :, 0], _by_group(v, G)[:, :, 0]
     for rows in _blocks(T):
         columns, size = slice(rows.stop), rows.stop - rows.start
         allowed = _allowed(segment_BxT, rows, columns)[:, None, None]
-        score = onednn.product(q[:, :, rows].reshape(Z, -1, K), k[:, columns], (False, True)) * scale
-        score = jnp.where(allowed, score.reshape(B, G, R, size, -1), MASKED).reshape(Z, R, size, -1)
+        score = _score(q[:, :, :, rows].reshape(B, G, -1, K), k[:, :, columns]).reshape(B, G, R, size, -1) * scale
+        score = jnp.where(allowed, score, MASKED)
         top = jnp.max(score, axis=-1, keepdims=True)
         weight = jnp.exp(score - top)
         total = jnp.sum(weight, axis=-1, keepdims=True)
-        mixed = onednn.product(weight.astype(dtype).reshape(Z, -1, rows.stop), v[:, columns])
-        outputs.append((mixed.reshape(Z, R, size, K) / total).astype(dtype))
+        mixed = _mixed(weight.astype(dtype).reshape(B, G, -1, rows.stop), v[:, :, columns])
+        outputs.append((mixed.reshape(B, G, R, size, K) / total).astype(dtype))
         logs.append((top + jnp.log(total))[..., 0])
-    return _from_heads(jnp.concatenate(outputs, axis=2), B), jnp.concatenate(logs, axis=2)
+    return _from_groups(jnp.concatenate(outputs, axis=3)), jnp.concatenate(logs, axis=3)
+
+
+def _score(x: Array, y: Array) -> Array:
+    """Return x y', (B, G, N, C), of arrays (B, G, N, K) and (B, G, C, K)."""
+    return onednn.product(x, y, (False, True), by_position=(True, True, False))
+
+
+def _mixed(weight: Array, x: Array, transposed: bool = False, out: DTypeLike = jnp.float32) -> Array:
+    """Return w x, or w' x, (B, G, ., K)."""
+    return onednn.product(weight, x, (transposed, False), out, by_position=(False, True, True))
 
 
 def _uses_onednn(dtype: jnp.dtype) -> bool:
@@ -157,61 +179,63 @@ def _attention_forward(q: Array, k: Array, v: Array, segment_BxT: Array):
 
 
 def _attention_backward(kept, g_BxTxHxK: Array):
-    q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT, output, log = kept
-    (B, T, H, _), G, dtype = q_BxTxHxK.shape, k_BxTxGxK.shape[2], q_BxTxHxK.dtype
+    q, k, v, segment_BxT, output, log = kept
+    (B, T, H, _), G = q.shape, k.shape[2]
     delta = jnp.sum(g_BxTxHxK.astype(jnp.float32) * output, axis=-1)
-    delta = jnp.swapaxes(delta, 1, 2).reshape(B * G, H // G, T)
-    q, k, v, g = (_by_head(x, G) for x in (q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, g_BxTxHxK))
-    backward = _gradients if _uses_onednn(dtype) else _gradients_transposed
-    dq, dk, dv = backward(q, k[:, 0], v[:, 0], g, segment_BxT, log, delta)
-    dk, dv = (jnp.concatenate(x, axis=1)[:, None] for x in (dk, dv))
-    return dq, *(_from_heads(x.astype(dtype), B) for x in (dk, dv)), None
+    delta = jnp.swapaxes(delta, 1, 2).reshape(B, G, H // G, T)
+    backward = _gradients if _uses_onednn(q.dtype) else _gradients_transposed
+    return *backward(q, k, v, g_BxTxHxK, segment_BxT, log, delta), None
 
 
 def _gradients(
     q: Array, k: Array, v: Array, g: Array, segment_BxT: Array, log: Array, delta: Array
-) -> tuple[Array, list[Array], list[Array]]:
-    """Return dq, (B, T, H, K), in q's type, and dk and dv of each block of keys, (Z, size, K), in it or float32.
+) -> tuple[Array, Array, Array]:
+    """Return dq, dk and dv like q, k and v.
 
     Args:
-        q: queries of Z = B G groups, (Z, R, T, K).
-        k: keys, (Z, T, K).
-        v: values, (Z, T, K).
-        g: gradient by the outputs, (Z, R, T, K).
+        q: queries, (B, T, H, K).
+        k: keys, (B, T, G, K).
+        v: values, (B, T, G, K).
+        g: gradient by the outputs, (B, T, H, K).
         segment_BxT: see `causal_attention`.
-        log: l above, (Z, R, T).
-        delta: as above, (Z, R, T).
+        log: l above, (B, G, R, T).
+        delta: as above, (B, G, R, T).
     """
-    (Z, R, T, K), B, dtype = q.shape, len(segment_BxT), q.dtype
+    (B, T, H, K), G, dtype = q.shape, k.shape[2], q.dtype
+    q, k, v, g = (_by_group(x, G) for x in (q, k, v, g))
     scale, dq, dk, dv = 1 / math.sqrt(K), jnp.zeros(q.shape, jnp.float32), [], []
     for columns in _blocks(T):
         rows, size = slice(columns.start, T), columns.stop - columns.start
-        shape = (B, Z // B, R, T - columns.start, size)
+        shape = (B, G, H // G, T - columns.start, size)
         allowed = _allowed(segment_BxT, rows, columns)[:, None, None]
-        log_rows, delta_rows = (x[:, :, rows].reshape(B, Z // B, R, -1, 1) for x in (log, delta))
-        q_rows, g_rows = (x[:, :, rows].reshape(Z, -1, K) for x in (q, g))
-        score = onednn.product(q_rows, k[:, columns], (False, True)).reshape(shape) * scale
-        weight = jnp.where(allowed, jnp.exp(score - log_rows), 0.0)
-        slope = onednn.product(g_rows, v[:, columns], (False, True)).reshape(shape)
-        change = (weight * (slope - delta_rows) * scale).astype(dtype).reshape(Z, -1, size)
-        dv.append(onednn.product(weight.astype(dtype).reshape(Z, -1, size), g_rows, (True, False), dtype))
-        dk.append(onednn.product(change, q_rows, (True, False), dtype))
-        dq = dq.at[:, :, rows].add(onednn.product(change, k[:, columns]).reshape(Z, R, -1, K))
-    return _from_heads(dq.astype(dtype), B), dk, dv
+        log_rows, delta_rows = (x[..., rows, None] for x in (log, delta))
+        q_rows, g_rows = (x[:, :, :, rows].reshape(B, G, -1, K) for x in (q, g))
+        k_columns, v_columns = (x[:, :, 0, columns] for x in (k, v))
+        weight = jnp.exp(_score(q_rows, k_columns).reshape(shape) * scale - log_rows)
+        weight = jnp.where(allowed, weight, 0.0)
+        change = weight * (_score(g_rows, v_columns).reshape(shape) - delta_rows) * scale
+        weight, change = (x.astype(dtype).reshape(B, G, -1, size) for x in (weight, change))
+        dv.append(_mixed(weight, g_rows, transposed=True, out=dtype))
+        dk.append(_mixed(change, q_rows, transposed=True, out=dtype))
+        dq = dq.at[:, :, :, rows].add(_mixed(change, k_columns).reshape(B, G, -1, T - columns.start, K))
+    dk, dv = (_from_groups(jnp.concatenate(x, axis=2)[:, :, None]) for x in (dk, dv))
+    return _from_groups(dq.astype(dtype)), dk, dv
 
 
 def _gradients_transposed(
     q: Array, k: Array, v: Array, g: Array, segment_BxT: Array, log: Array, delta: Array
-) -> tuple[Array, list[Array], list[Array]]:
+) -> tuple[Array, Array, Array]:
     """Return what `_gradients` does, by products of factors as they lie."""
-    (Z, R, T, K), B, dtype = q.shape, len(segment_BxT), q.dtype
+    G, B, dtype = k.shape[2], len(segment_BxT), q.dtype
+    q, k, v, g = (_by_head(x, G) for x in (q, k, v, g))
+    (Z, R, T, K), k, v = q.shape, k[:, 0], v[:, 0]
     q_T, g_T, k_T = (jnp.moveaxis(x, -1, 1) for x in (q, g, k))
     scale, dq_T, dk, dv = 1 / math.sqrt(K), jnp.zeros(q_T.shape, jnp.float32), [], []
     for columns in _blocks(T):
         rows, size = slice(columns.start, T), columns.stop - columns.start
-        shape = (B, Z // B, size, R, T - columns.start)
+        shape = (B, G, size, R, T - columns.start)
         allowed = _swap(_allowed(segment_BxT, rows, columns))[:, None, :, None]
-        log_rows, delta_rows = (x[:, None, :, rows].reshape(B, Z // B, 1, R, -1) for x in (log, delta))
+        log_rows, delta_rows = (x[:, :, None, :, rows] for x in (log, delta))
         score = product(k[:, columns], q_T[..., rows].reshape(Z, K, -1)).reshape(shape) * scale
         weight = jnp.where(allowed, jnp.exp(score - log_rows), 0.0)
         slope = product(v[:, columns], g_T[..., rows].reshape(Z, K, -1)).reshape(shape)
@@ -219,7 +243,8 @@ def _gradients_transposed(
         dv.append(product(weight.astype(dtype).reshape(Z, size, -1), g[:, :, rows].reshape(Z, -1, K)))
         dk.append(product(change, q[:, :, rows].reshape(Z, -1, K)))
         dq_T = dq_T.at[..., rows].add(product(k_T[..., columns], change).reshape(Z, K, R, -1))
-    dq = jnp.moveaxis(dq_T.astype(dtype).reshape(B, Z // B, K, R, T), (4, 2), (1, 4)).reshape(B, T, -1, K)
+    dq = jnp.moveaxis(dq_T.astype(dtype).reshape(B, G, K, R, T), (4, 2), (1, 4)).reshape(B, T, -1, K)
+    dk, dv = (_from_heads(jnp.concatenate(x, axis=1)[:, None].astype(dtype), B) for x in (dk, dv))
     return dq, dk, dv
 
 

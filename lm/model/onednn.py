@@ -27,12 +27,20 @@ _is_left_alone = jax.make_user_context(False)
 
 TARGET = "__onednn$matmul"  # as XLA has called it since its pull request 30997 (2025)
 
+POSITIONS_FIRST = (0, 2, 1, 3)  # of an array (B, H, T, K): its axes in the order of memory
+
 
 def _config(transposed: tuple[bool, bool]) -> str:
     return json.dumps({"onednn_matmul_config": {"transpose_a": transposed[0], "transpose_b": transposed[1]}})
 
 
-def product(x: Array, w: Array, transposed: tuple[bool, bool] = (False, False), out: DTypeLike = jnp.float32) -> Array:
+def product(
+    x: Array,
+    w: Array,
+    transposed: tuple[bool, bool] = (False, False),
+    out: DTypeLike = jnp.float32,
+    by_position: tuple[bool, bool, bool] = (False, False, False),
+) -> Array:
     """Return the matrix product of two factors, summed in float32, shape (..., N, O), where `is_available`.
 
     Args:
@@ -40,6 +48,8 @@ def product(x: Array, w: Array, transposed: tuple[bool, bool] = (False, False), 
         w: bfloat16, shape (..., I, O), or (..., O, I) if it is to be transposed.
         transposed: which of both.
         out: type of the result, float32 or bfloat16.
+        by_position: which of both and of the result, of shape (B, H, T, K) then, lie in memory as (B, T, H, K): taken
+            and written so, their axes need not be exchanged by a copy.
     """
     *batch, rows, inner = (*x.shape[:-2], x.shape[-1], x.shape[-2]) if transposed[0] else x.shape
     *same, again, columns = (*w.shape[:-2], w.shape[-1], w.shape[-2]) if transposed[1] else w.shape
@@ -52,6 +62,8 @@ def product(x: Array, w: Array, transposed: tuple[bool, bool] = (False, False), 
         jax.ShapeDtypeStruct((*batch, rows, columns), out),
         custom_call_api_version=3,  # of XLA's own operations, whose configuration is a text
         legacy_backend_config=_config(transposed),
+        input_layouts=[POSITIONS_FIRST if first else None for first in by_position[:2]],
+        output_layouts=POSITIONS_FIRST if by_position[2] else None,
     )
     return call(x, w)
 
