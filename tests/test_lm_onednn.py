@@ -73,6 +73,21 @@ def test_products_of_integers_are_exact(rng, batch, transposed):
     np.testing.assert_array_equal(found, x @ w)
 
 
+@needs_units
+@pytest.mark.parametrize("by_position", [(True, True, False), (False, True, True), (True, False, True)])
+@pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True)])
+def test_factors_and_result_may_lie_by_position(rng, transposed, by_position):
+    x, w = rng.integers(-9, 10, size=(2, 5, 20, 33)), rng.integers(-9, 10, size=(2, 5, 33, 48))
+    factors = [
+        jnp.asarray(np.swapaxes(a, -1, -2) if t else a, jnp.bfloat16) for a, t in zip((x, w), transposed, strict=True)
+    ]
+    multiply = jax.jit(lambda x, w: onednn.product(x, w, transposed, by_position=by_position))
+    np.testing.assert_array_equal(multiply(*factors), x @ w)
+    lines = multiply.lower(*factors).compile().as_text().splitlines()
+    (call,) = [line for line in lines if "custom-call" in line and onednn.TARGET in line]
+    assert ("{3,1,2,0}" in call.partition("custom-call")[0]) == by_position[2]
+
+
 def test_factors_that_do_not_fit_are_refused():
     x = jnp.ones((4, 8), jnp.bfloat16)
     for w, transposed in ((x, (False, False)), (x.T, (True, False)), (x.T, (False, True)), (x[None], (False, True))):

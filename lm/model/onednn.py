@@ -94,17 +94,18 @@ def _can_be_called() -> bool:
 
 
 def _works() -> bool:
-    # Sums of such numbers are exact, whatever their order; square, because oneDNN ends the process over other shapes
-    # than it was told of.
-    x, w = np.random.default_rng(0).integers(-8, 9, size=(2, 64, 64)).astype(jnp.bfloat16)
-    exact = x.astype(np.float32) @ w.astype(np.float32)
+    # Sums of such numbers are exact, whatever their order; all axes are alike, because oneDNN ends the process over
+    # other shapes than it was told of.
+    x, w = np.random.default_rng(0).integers(-8, 9, size=(2, 8, 8, 8, 8)).astype(jnp.bfloat16)
+    exact = np.matmul(x.astype(np.float32), w.astype(np.float32))
     try:
         for transposed in ((False, False), (True, False), (False, True)):
-            factors = [np.ascontiguousarray(a.T) if t else a for a, t in zip((x, w), transposed, strict=True)]
-            # Compiled ahead, because it may be asked for while another program is traced.
-            call = jax.jit(functools.partial(product, transposed=transposed)).lower(*factors).compile()
-            if not np.array_equal(call(*factors), exact):
-                return False
+            factors = [np.swapaxes(a, 2, 3) if t else a for a, t in zip((x, w), transposed, strict=True)]
+            for by_position in ((False, False, False), (True, True, True)):
+                form = functools.partial(product, transposed=transposed, by_position=by_position)
+                # Compiled ahead, because it may be asked for while another program is traced.
+                if not np.array_equal(jax.jit(form).lower(*factors).compile()(*factors), exact):
+                    return False
     except jax.errors.JaxRuntimeError:
         return False
     return True
