@@ -83,7 +83,7 @@ def test_factors_and_result_may_lie_by_position(rng, transposed, by_position):
     ]
     multiply = jax.jit(lambda x, w: onednn.product(x, w, transposed, by_position=by_position))
     np.testing.assert_array_equal(multiply(*factors), x @ w)
-    lines = multiply.lower(*factors).compile().as_text().splitlines()
+    lines = str(multiply.lower(*factors).compile().as_text()).splitlines()
     (call,) = [line for line in lines if "custom-call" in line and onednn.TARGET in line]
     assert ("{3,1,2,0}" in call.partition("custom-call")[0]) == by_position[2]
 

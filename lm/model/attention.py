@@ -59,13 +59,8 @@ def _by_head(x_BxTxHxK: Array, G: int) -> Array:
 
 def _by_group(x_BxTxHxK: Array, G: int) -> Array:
     """Return (B, G, R, T, K)."""
-    B, T, H, K = x_BxTxHxK.shape
-    return jnp.moveaxis(x_BxTxHxK.reshape(B, T, G, H // G, K), 1, 3)
-
-
-def _from_groups(x_BxGxRxTxK: Array) -> Array:
-    B, G, R, T, K = x_BxGxRxTxK.shape
-    return jnp.moveaxis(x_BxGxRxTxK, 3, 1).reshape(B, T, G * R, K)
+    x_ZxRxTxK = _by_head(x_BxTxHxK, G)
+    return x_ZxRxTxK.reshape(-1, G, *x_ZxRxTxK.shape[1:])
 
 
 def _by_head_transposed(x_BxTxHxK: Array, G: int) -> Array:
@@ -77,6 +72,11 @@ def _by_head_transposed(x_BxTxHxK: Array, G: int) -> Array:
 def _from_heads(x_ZxRxTxK: Array, B: int) -> Array:
     Z, R, T, K = x_ZxRxTxK.shape
     return jnp.moveaxis(x_ZxRxTxK.reshape(B, Z // B * R, T, K), 1, 2)
+
+
+def _from_groups(x_BxGxRxTxK: Array) -> Array:
+    B, G, *rest = x_BxGxRxTxK.shape
+    return _from_heads(x_BxGxRxTxK.reshape(B * G, *rest), B)
 
 
 def _forward(q: Array, k: Array, v: Array, segment_BxT: Array) -> tuple[Array, Array]:

@@ -97,7 +97,8 @@ def activated(
     """
     if jax.default_backend() == "cpu":
         # A CPU reads what the derived rule keeps in less time than it computes it again.
-        wide = _wide(x, bias) if bias is None else rounded_back(x + bias, compute)
+        wide = _wide(x, bias)
+        wide = wide if bias is None else rounded_back(wide, compute)
         y = (jax.nn.silu if kind == "silu" else jax.nn.gelu)(wide)
         return y if factor is None else y * factor
     return _activated(kind, x, bias, factor)
