@@ -20,6 +20,7 @@ from lm.evaluation.lanes import in_lanes
 from lm.evaluation.windows import Block, blocks
 from lm.model.attention import causal_attention
 from lm.model.config import Compute, ModelConfig
+from lm.model.cutting import part
 from lm.model.decoder import Block as DecoderBlock
 from lm.model.decoder import Decoder, named
 from lm.model.decoder import positions as places
@@ -186,7 +187,7 @@ def chosen_log_probabilities(states_NxD: Array, head_DxV: Array, target_N: Array
         top, total, chosen = sums
         # The last columns are cut from the end of the head; those of them that came before do not count again.
         start = jnp.minimum(first, V - C)
-        logits = matmul(x, jax.lax.dynamic_slice_in_dim(head_DxV, start, C, 1), compute)
+        logits = matmul(x, part(head_DxV, start, C, 1), compute)
         logits = jnp.where(start + jnp.arange(C) >= first, logits, -jnp.inf)
         higher = jnp.maximum(top, jnp.max(logits, axis=1))
         total = total * jnp.exp(top - higher) + jnp.sum(jnp.exp(logits - higher[:, None]), axis=1)

@@ -18,12 +18,14 @@ R = H / G queries that share a key are stacked as rows of one product, so that k
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from lm.model import onednn
+from lm.model.cutting import bits, numbers, part
 from lm.model.matmul import product
 from lm.model.packed import Packing, has_flash, packed_attention
 
@@ -44,10 +46,11 @@ def _blocks(length: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def _allowed(segment_BxT: Array, rows: slice, columns: slice) -> Array:
-    """Return which pairs of positions may meet, shape (B, rows, columns)."""
-    position = jnp.arange(segment_BxT.shape[1])
-    causal = position[rows, None] >= position[None, columns]
+def _allowed(segment_BxT: Array | None, rows: slice, columns: slice) -> Array:
+    """Return which pairs of positions may meet, shape (B, rows, columns), or (1, rows, columns) without segments."""
+    causal = jnp.arange(rows.start, rows.stop)[:, None] >= jnp.arange(columns.start, columns.stop)
+    if segment_BxT is None:
+        return causal[None]
     return causal & (segment_BxT[:, rows, None] == segment_BxT[:, None, columns])
 
 
@@ -79,7 +82,7 @@ def _from_groups(x_BxGxRxTxK: Array) -> Array:
     return _from_heads(x_BxGxRxTxK.reshape(B * G, *rest), B)
 
 
-def _forward(q: Array, k: Array, v: Array, segment_BxT: Array) -> tuple[Array, Array]:
+def _forward(q: Array, k: Array, v: Array, segment_BxT: Array | None) -> tuple[Array, Array]:
     """Return o, (B, T, H, K), and l, (B, G, R, T): a block of keys at a time, sums rescaled when a larger score comes.
 
     The scores of a block of queries and one of keys stay in the caches (Milakov & Gimelshein 2018, arXiv 1805.02867;
@@ -93,49 +96,53 @@ def _forward(q: Array, k: Array, v: Array, segment_BxT: Array) -> tuple[Array, A
     padding = -T % keys
     # Queries behind the end are cut off again; keys there are behind every query.
     q, k, v = (jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))) for x in (q, k, v))
-    segment = jnp.pad(segment_BxT, ((0, 0), (0, padding)), mode="edge")
-    position = jnp.arange(T + padding)
-    new = jnp.pad(segment[:, 1:] != segment[:, :-1], ((0, 0), (1, 0)), constant_values=True)
-    begin = jnp.min(jax.lax.cummax(jnp.where(new, position, 0), axis=1), axis=0)
     q, k_T, v = _by_head(q, G), _by_head_transposed(k, G)[:, :, 0], _by_head(v, G)[:, 0]
-
-    def part(x: Array, start: Array, size: int, axis: int) -> Array:
-        return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
+    begin = segment = None
+    if segment_BxT is not None:
+        segment = jnp.pad(segment_BxT, ((0, 0), (0, padding)), mode="edge")
+        new = jnp.pad(segment[:, 1:] != segment[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+        begin = jnp.min(jax.lax.cummax(jnp.where(new, jnp.arange(T + padding), 0), axis=1), axis=0)
 
     def rows(first: Array) -> tuple[Array, Array]:
-        query = part(q, first, queries, 2).reshape(Z, -1, K)
-        own, at = part(segment, first, queries, 1), first + jnp.arange(queries)
+        query, at = part(q, first, queries, 2).reshape(Z, -1, K), first + jnp.arange(queries)
 
-        def add(number: Array, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        def add(number: Array, sums: tuple[Array, Array, Array], masked: bool) -> tuple[Array, Array, Array]:
             top, total, mixed = sums
             start = number * keys
-            score = product(query, part(k_T, start, keys, 2)).reshape(B, G, R, queries, keys) * scale
-            causal = at[:, None] >= start + jnp.arange(keys)
-            allowed = causal & (own[:, :, None] == part(segment, start, keys, 1)[:, None])
-            score = jnp.where(allowed[:, None, None], score, MASKED).reshape(Z, -1, keys)
+            score = product(query, part(k_T, start, keys, 2))
+            if masked:
+                allowed = (at[:, None] >= start + jnp.arange(keys))[None]
+                if segment is not None:
+                    own, others = part(segment, first, queries, 1), part(segment, start, keys, 1)
+                    allowed &= own[:, :, None] == others[:, None]
+                score = jnp.where(allowed[:, None, None], score.reshape(B, G, R, queries, keys), MASKED)
+                score = score.reshape(Z, -1, keys)
             higher = jnp.maximum(top, jnp.max(score, axis=-1, keepdims=True))
-            weight, less = jnp.exp(score - higher), jnp.exp(top - higher)
+            weight, less = jnp.exp((score - higher) * scale), jnp.exp((top - higher) * scale)
             more = product(weight.astype(dtype), part(v, start, keys, 1))
             return higher, less * total + jnp.sum(weight, axis=-1, keepdims=True), less * mixed + more
 
         # What a row adds before its own document's keys come is multiplied by exp(MASKED - score) = 0 then.
         one = (Z, R * queries, 1)
-        nothing = jnp.full(one, MASKED), jnp.zeros(one), jnp.zeros((Z, R * queries, K))
-        last = (first + queries - 1) // keys
-        top, total, mixed = jax.lax.fori_loop(begin[first] // keys, last + 1, add, nothing)
-        return (mixed / total).astype(dtype).reshape(Z, R, queries, K), (top + jnp.log(total)).reshape(Z, R, queries)
+        sums = jnp.full(one, MASKED), jnp.zeros(one), jnp.zeros((Z, R * queries, K))
+        last = (first + queries - 1) // keys  # the only block with keys behind queries
+        early = partial(add, masked=segment is not None)
+        sums = jax.lax.fori_loop(0 if begin is None else begin[first] // keys, last, early, sums)
+        top, total, mixed = add(last, sums, masked=True)
+        output = (mixed / total).astype(dtype).reshape(Z, R, queries, K)
+        return bits(output), (top * scale + jnp.log(total)).reshape(Z, R, queries)
 
     output, log = jax.lax.map(rows, jnp.arange(0, T, queries))
-    output = jnp.moveaxis(output, 0, 2).reshape(Z, R, -1, K)[:, :, :T]
+    output = jnp.moveaxis(numbers(output, dtype), 0, 2).reshape(Z, R, -1, K)[:, :, :T]
     return _from_heads(output, B), jnp.moveaxis(log, 0, 2).reshape(B, G, R, -1)[..., :T]
 
 
 @jax.custom_vjp
-def _attention(q: Array, k: Array, v: Array, segment_BxT: Array) -> Array:
+def _attention(q: Array, k: Array, v: Array, segment_BxT: Array | None) -> Array:
     return _forward(q, k, v, segment_BxT)[0]
 
 
-def _forward_by_rows(q: Array, k: Array, v: Array, segment_BxT: Array) -> tuple[Array, Array]:
+def _forward_by_rows(q: Array, k: Array, v: Array, segment_BxT: Array | None) -> tuple[Array, Array]:
     """Return what `_forward` does: a block of queries and all keys before its end at a time.
 
     With oneDNN's products this is faster, but it compiles longer and needs more memory: for training, where the
@@ -145,7 +152,7 @@ def _forward_by_rows(q: Array, k: Array, v: Array, segment_BxT: Array) -> tuple[
     R, scale, outputs, logs = H // G, 1 / math.sqrt(K), [], []
     q, k, v = _by_group(q, G), _by_group(k, G)[:, :, 0], _by_group(v, G)[:, :, 0]
     for rows in _blocks(T):
-        columns, size = slice(rows.stop), rows.stop - rows.start
+        columns, size = slice(0, rows.stop), rows.stop - rows.start
         allowed = _allowed(segment_BxT, rows, columns)[:, None, None]
         score = _score(q[:, :, :, rows].reshape(B, G, -1, K), k[:, :, columns]).reshape(B, G, R, size, -1) * scale
         score = jnp.where(allowed, score, MASKED)
@@ -172,7 +179,7 @@ def _uses_onednn(dtype: jnp.dtype) -> bool:
     return dtype == jnp.bfloat16 and onednn.is_available()
 
 
-def _attention_forward(q: Array, k: Array, v: Array, segment_BxT: Array):
+def _attention_forward(q: Array, k: Array, v: Array, segment_BxT: Array | None):
     forward = _forward_by_rows if _uses_onednn(q.dtype) else _forward
     output, log = forward(q, k, v, segment_BxT)
     return output, (q, k, v, segment_BxT, output, log)
@@ -188,7 +195,7 @@ def _attention_backward(kept, g_BxTxHxK: Array):
 
 
 def _gradients(
-    q: Array, k: Array, v: Array, g: Array, segment_BxT: Array, log: Array, delta: Array
+    q: Array, k: Array, v: Array, g: Array, segment_BxT: Array | None, log: Array, delta: Array
 ) -> tuple[Array, Array, Array]:
     """Return dq, dk and dv like q, k and v.
 
@@ -223,10 +230,10 @@ def _gradients(
 
 
 def _gradients_transposed(
-    q: Array, k: Array, v: Array, g: Array, segment_BxT: Array, log: Array, delta: Array
+    q: Array, k: Array, v: Array, g: Array, segment_BxT: Array | None, log: Array, delta: Array
 ) -> tuple[Array, Array, Array]:
     """Return what `_gradients` does, by products of factors as they lie."""
-    G, B, dtype = k.shape[2], len(segment_BxT), q.dtype
+    G, B, dtype = k.shape[2], len(q), q.dtype
     q, k, v, g = (_by_head(x, G) for x in (q, k, v, g))
     (Z, R, T, K), k, v = q.shape, k[:, 0], v[:, 0]
     q_T, g_T, k_T = (jnp.moveaxis(x, -1, 1) for x in (q, g, k))
@@ -282,5 +289,4 @@ def causal_attention(
         flash = has_flash(str(q_BxTxHxK.dtype), q_BxTxHxK.shape[3]) and q_BxTxHxK.shape[1] % 2 == 0
         implementation = "cudnn" if flash else "xla"
         return _library_attention(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT, implementation)
-    segment_BxT = jnp.zeros(q_BxTxHxK.shape[:2], jnp.int32) if segment_BxT is None else segment_BxT
     return _attention(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT)

@@ -1,0 +1,28 @@
+"""Parts of arrays of bfloat16 numbers, on a CPU cut as the 16 bits that they are.
+
+XLA up to JAX 0.10 cuts and pastes them there in float32: it converts the whole array first, and the part back.
+"""
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def bits(x: Array) -> Array:
+    """Return bfloat16 numbers on a CPU as integers, uint16; anything else as it is."""
+    return jax.lax.bitcast_convert_type(x, jnp.uint16) if _is_cut_as_bits(x.dtype) else x
+
+
+def numbers(x: Array, dtype: jnp.dtype) -> Array:
+    """Return the numbers of the given type whose `bits` these are."""
+    return jax.lax.bitcast_convert_type(x, dtype) if _is_cut_as_bits(dtype) else x
+
+
+def part(x: Array, start: Array, size: int, axis: int) -> Array:
+    """Return the `size` elements from `start` on along an axis, as `jax.lax.dynamic_slice_in_dim` does."""
+    return numbers(jax.lax.dynamic_slice_in_dim(bits(x), start, size, axis), x.dtype)
+
+
+def _is_cut_as_bits(dtype: jnp.dtype) -> bool:
+    return dtype == jnp.bfloat16 and jax.default_backend() == "cpu"
