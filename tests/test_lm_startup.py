@@ -111,3 +111,19 @@ def test_an_accelerator_is_expected_where_jax_has_a_plugin(monkeypatch, platform
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
     monkeypatch.setattr(startup.importlib.util, "find_spec", lambda name: name if found else None)
     assert startup.expects_accelerator() is expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "units", "after"),
+    [
+        ("", True, "--xla_cpu_prefer_vector_width=512"),
+        ("--xla_dump_to=x", True, "--xla_dump_to=x --xla_cpu_prefer_vector_width=512"),
+        ("--xla_cpu_prefer_vector_width=128", True, "--xla_cpu_prefer_vector_width=128"),
+        ("", False, ""),
+    ],
+)
+def test_vectors_are_wide_beside_matrix_units(monkeypatch, flags, units, after):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setattr(startup, "has_matrix_units", lambda: units)
+    startup.widen_vectors()
+    assert os.environ["XLA_FLAGS"] == after

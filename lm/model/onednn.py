@@ -12,13 +12,14 @@ import contextlib
 import functools
 import json
 import math
-import pathlib
 from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
+
+from lm.startup import has_matrix_units
 
 Array = jax.Array
 
@@ -82,7 +83,7 @@ def is_available() -> bool:
 
 @functools.cache
 def _can_be_called() -> bool:
-    if jax.default_backend() != "cpu" or jax.device_count() != 1 or not _has_matrix_units():
+    if jax.default_backend() != "cpu" or jax.device_count() != 1 or not has_matrix_units():
         return False
     least = "jax_persistent_cache_min_compile_time_secs"
     before = jax.config.values[least]
@@ -109,8 +110,3 @@ def _works() -> bool:
     except jax.errors.JaxRuntimeError:
         return False
     return True
-
-
-def _has_matrix_units() -> bool:
-    about = pathlib.Path("/proc/cpuinfo")
-    return about.exists() and "amx_bf16" in about.read_text(encoding="utf-8", errors="replace")
