@@ -3,6 +3,10 @@
 import numpy as np
 import pytest
 
+from lm.startup import widen_vectors
+
+widen_vectors()  # before JAX reads it: some tests compare their own process with the commands', bit for bit
+
 
 @pytest.fixture
 def rng() -> np.random.Generator:
