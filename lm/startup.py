@@ -44,8 +44,12 @@ def widen_vectors() -> None:
 
 def has_matrix_units() -> bool:
     """Return whether the CPU multiplies bfloat16 matrices by units of their own (Intel's AMX)."""
+    return "amx_bf16" in _about_cpu()
+
+
+def _about_cpu() -> str:
     about = pathlib.Path("/proc/cpuinfo")
-    return about.exists() and "amx_bf16" in about.read_text(encoding="utf-8", errors="replace")
+    return about.read_text(encoding="utf-8", errors="replace") if about.exists() else ""
 
 
 def expects_accelerator() -> bool:
@@ -83,10 +87,8 @@ def keep_compiled() -> None:
 
 def _processor() -> str:
     """Return a name for the cores and their instructions, by which programs differ."""
-    about = pathlib.Path("/proc/cpuinfo")
-    lines = about.read_text(encoding="utf-8", errors="replace").splitlines() if about.exists() else []
     wanted = ("vendor_id", "cpu family", "model", "flags", "Features", "CPU implementer", "CPU part")
-    found = {line for line in lines if line.partition(":")[0].strip() in wanted}
+    found = {line for line in _about_cpu().splitlines() if line.partition(":")[0].strip() in wanted}
     known = "\n".join([platform.machine(), platform.processor(), *sorted(found)])
     return f"{cores()}-cores-{hashlib.sha256(known.encode()).hexdigest()[:16]}"
 
