@@ -69,11 +69,13 @@ def _run() -> None:
     # Imported here: `toedit --help` needs none of the numerical packages.
     from lm.errors import InputError as LmError
     from paper.errors import InputError as PaperError
+    from paper.interrupts import interrupts_kept
     from sim.errors import InputError as SimError
     from theory.errors import InputError as TheoryError
 
     try:
-        sys.exit(command.run())
+        with interrupts_kept():
+            sys.exit(command.run())
     except (TheoryError, SimError, LmError, PaperError) as error:
         print(f"toedit: {error}", file=sys.stderr)
         sys.exit(2)
