@@ -12,6 +12,9 @@ import pytest
 from lm.data import sources
 from lm.data.duplicates import THRESHOLD
 from lm.data.splits import SPLITS
+from lm.experiments.designs import EXPERIMENTS
+from lm.experiments.presets import PRESETS
+from lm.experiments.texts import prepare
 
 pytestmark = pytest.mark.slow
 
@@ -126,3 +129,18 @@ print(re.search(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_t
     sources.summary("reviews")
     (made,) = (tmp_path / "sources").glob("*.zst")
     assert made.read_bytes() == (sources.cache_folder() / "sources" / made.name).read_bytes()
+
+
+@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.runs_here])
+def test_there_is_as_much_text_as_a_preset_asks_for(name):
+    """The sources have all tokens that the experiments train and evaluate on."""
+    preset = PRESETS[name]
+    for texts in {size.setup.texts for experiment in EXPERIMENTS for size in preset.sizes(experiment).values()}:
+        made = prepare(texts)
+        assert len(made.human.tokens) >= texts.train_tokens * len(texts.trained)
+        assert len(made.synthetic.tokens) >= texts.train_tokens * len(texts.trained)
+        count = dict.fromkeys(made.test.domains, 0)
+        for domain, tokens in zip(made.test.domains, made.test.lengths, strict=True):
+            count[domain] += tokens
+        assert set(count) == {*texts.trained, *texts.held_out, texts.synthetic}
+        assert min(count.values()) >= texts.test_tokens

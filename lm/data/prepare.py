@@ -42,13 +42,17 @@ class Prepared:
     about: dict[str, dict[str, Any]]
 
 
-def first_tokens(corpus: Corpus, budget: int) -> Corpus:
-    """Return documents of a corpus in the order of their ids' hashes until they hold `budget` tokens."""
+def first_tokens(corpus: Corpus, budget: int, name: str) -> Corpus:
+    """Return documents of a corpus in the order of their ids' hashes until they hold `budget` tokens.
+
+    Raises:
+        InputError: it has fewer; it is called by its name.
+    """
     order = sorted(range(len(corpus)), key=lambda number: hashlib.sha256(corpus.ids[number].encode()).digest())
     total = np.cumsum(corpus.lengths[order])
     if not len(total) or total[-1] < budget:
         found = int(total[-1]) if len(total) else 0
-        raise InputError(f"the split has only {found} tokens of the {budget} asked for; ask for fewer")
+        raise InputError(f"{name} has only {found} tokens of the {budget} asked for; ask for fewer")
     return corpus.select(order[: int(np.searchsorted(total, budget)) + 1])
 
 
@@ -61,7 +65,7 @@ def _make(config: Mapping[str, Any], folder: pathlib.Path) -> None:
         parts, by_domain = [], {}
         for name, chosen in documents.items():
             kept = [document for document in chosen if document.split == split]
-            part = first_tokens(from_documents(kept, tokenizer), budget)
+            part = first_tokens(from_documents(kept, tokenizer), budget, f"{name}'s {split} split")
             parts.append(part)
             by_domain[name] = _summary(kept, part)
         about = {"config": dict(config), "tokenizer_sha256": tokenizer.sha256, "domains": by_domain}

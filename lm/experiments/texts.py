@@ -114,8 +114,8 @@ def _make(config: Texts, folder: pathlib.Path) -> None:
     training = {name: [one for one in loaded[name] if one.split == "train"] for name in config.trained}
     tokenizer = Tokenizer.train((one.text for some in training.values() for one in some), config.vocabulary)
     human, used = [], []
-    for some in training.values():
-        part = first_tokens(from_documents(some, tokenizer), config.train_tokens)
+    for name, some in training.items():
+        part = first_tokens(from_documents(some, tokenizer), config.train_tokens, f"{name}'s training text")
         texts = {one.id: one.text for one in some}
         used += [texts[key] for key in part.ids]
         human.append(part)
@@ -140,7 +140,10 @@ def _make(config: Texts, folder: pathlib.Path) -> None:
     tested += [one for one in written[last:] if one.work not in used_works]
     kept, removed = decontaminated(tested, trained)
     by_domain = {name: [one for one in kept if one.domain == name] for name in (*loaded, config.synthetic)}
-    test = [first_tokens(from_documents(some, tokenizer), config.test_tokens) for some in by_domain.values()]
+    test = [
+        first_tokens(from_documents(some, tokenizer), config.test_tokens, f"{name}'s test text")
+        for name, some in by_domain.items()
+    ]
     corpora = (token_files.join(human), synthetic.select(range(last)), token_files.join(test))
     for name, corpus in zip(_PARTS, corpora, strict=True):
         token_files.write(corpus, folder / name, {"tokenizer_sha256": tokenizer.sha256}, size=tokenizer.size)

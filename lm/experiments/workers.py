@@ -89,6 +89,8 @@ def make(
         # One core a process: threads of several processes would wait for each other.
         environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        # The memory of an accelerator that they share is shared out too.
+        environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / count:.3f}")
     running: list[tuple[subprocess.Popen[bytes], pathlib.Path]] = []
     try:
         for number in range(count):

@@ -22,6 +22,7 @@ from paper.commands.plan import (
     tell,
     variant_folder,
     with_seeds,
+    with_sizes,
 )
 from paper.errors import InputError
 
@@ -47,6 +48,10 @@ class Experiment:
     """Folder of the preset's experiments, which share models; results/experiments/PRESET by default."""
     seeds: tuple[int, ...] | None = None
     """Replications, instead of the preset's."""
+    sizes: tuple[str, ...] | None = None
+    """Of a preset with models of several sizes, those to make, by the names of their folders; all by default."""
+    processes: int | None = None
+    """Models made at a time: by default one a core, or one on an accelerator, which several small ones can share."""
     sample: int = SAMPLE
     """Tokens of the text that the prior scores for the plan's edit rates; 0 scores none."""
     dry_run: bool = False
@@ -74,8 +79,11 @@ class Experiment:
         if self.name is None:
             raise InputError(f"no experiment is named; choose one of {', '.join(EXPERIMENTS)}, or see --list")
         find_experiment(self.name)
-        preset = with_seeds(find_preset(self.preset), self.seeds)
+        preset = with_sizes(with_seeds(find_preset(self.preset), self.seeds), self.name, self.sizes)
         check_sample(self.sample)
+        count = processes() if self.processes is None else self.processes
+        if count < 1:
+            raise InputError(f"--processes is {count}; give a number from 1")
         if not preset.runs_here and not self.dry_run:
             raise InputError(
                 f"the preset {self.preset} is for a cluster; add --dry-run for its plan and the commands to give there"
@@ -87,14 +95,14 @@ class Experiment:
         planned = plans(self.name, self.preset, preset, folder)
         if not self.dry_run:
             check_writable(folder / f"{self.name}.json")
-            check_room(planned.values(), folder, processes(), device_memory())
+            check_room(planned.values(), folder, count, device_memory())
         plan = tell(self.name, self.preset, preset, planned, folder, self.sample)
         if self.dry_run:
             self._show_commands(preset)
             return 0
         print("Stopped or killed, the same command goes on where it was.", flush=True)
         for variant, size in preset.sizes(self.name).items():
-            self._make(size, variant_folder(folder, variant), plan["variants"][variant])
+            self._make(size, variant_folder(folder, variant), plan["variants"][variant], count)
         return 0
 
     def _check_folders(self, preset: "Preset", folder: Path) -> None:
@@ -118,8 +126,8 @@ class Experiment:
                 print(f"mkdir -p {variant} && cd {variant}")
             print("\n".join(commands(find_experiment(self.name).cells(size), size)))
 
-    def _make(self, preset: "Preset", folder: Path, plan: dict[str, Any]) -> None:
-        """Make the models of one size and write their tables."""
+    def _make(self, preset: "Preset", folder: Path, plan: dict[str, Any], count: int) -> None:
+        """Make the models of one size, so many at a time, and write their tables."""
         from lm.experiments.designs import find_experiment
         from lm.experiments.tables import tables
         from lm.experiments.workers import make
@@ -129,7 +137,7 @@ class Experiment:
         started = time.perf_counter()
         cells = find_experiment(self.name).cells(preset)
         with progress(self.name) as bar:
-            stage = make([cell.run for cell in cells], folder, preset.setup, bar, processes())
+            stage = make([cell.run for cell in cells], folder, preset.setup, bar, count)
         data = tables(stage, cells)
         config = {
             "experiment": self.name,

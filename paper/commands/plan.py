@@ -103,6 +103,27 @@ def with_seeds(preset: "Preset", seeds: Sequence[int] | None) -> "Preset":
     return replace(preset, seeds=tuple(seeds))
 
 
+def with_sizes(preset: "Preset", name: str, sizes: tuple[str, ...] | None) -> "Preset":
+    """Return a preset that makes an experiment at some of its sizes only.
+
+    Args:
+        preset: of all sizes.
+        name: of the experiment.
+        sizes: names of variants; None for all.
+
+    Raises:
+        InputError: a size that it does not have.
+    """
+    if sizes is None:
+        return preset
+    found = preset.variants.get(name, {})
+    unknown = [size for size in sizes if size not in found]
+    if unknown or not sizes:
+        choice = f"choose of {', '.join(found)}" if found else "it has one size; leave --sizes out"
+        raise InputError(f"the preset has no size {', '.join(unknown) or 'without a name'} of {name}; {choice}")
+    return replace(preset, variants={**preset.variants, name: {size: found[size] for size in found if size in sizes}})
+
+
 def check_sources(preset: "Preset") -> None:
     """Refuse sources of a preset that do not exist; raises InputError."""
     from lm.data.sources import find
@@ -255,7 +276,7 @@ def show(
     """
     from rich.table import Table
 
-    from lm.experiments.plan import GPU_UTILISATION, KINDS, POWER, UTILISATION
+    from lm.experiments.plan import GPU_START_SECONDS, GPU_UTILISATION, KINDS, POWER, UTILISATION
     from paper.commands.edit import duration
 
     setup, counts = preset.setup, planned.counts
@@ -281,8 +302,9 @@ def show(
         )
     console.print(
         f"{left}{planned.gpu_hours:,.3g} GPU-hours of an H100 or H200, at "
-        f"{', '.join(f'{GPU_UTILISATION[kind]:.0%} ({kind})' for kind in KINDS)} of its bfloat16 peak; at most "
-        f"{size_of(planned.disk)} of disk; {size_of(planned.memory)} of memory a process."
+        f"{', '.join(f'{GPU_UTILISATION[kind]:.0%} ({kind})' for kind in KINDS)} of its bfloat16 peak and "
+        f"{GPU_START_SECONDS:g} s a corpus or model; at most {size_of(planned.disk)} of disk; "
+        f"{size_of(planned.memory)} of memory a process."
     )
     if planned.effect is None:
         console.print(f"Smallest effect that it would show: {planned.effect_reason}.")
