@@ -29,27 +29,32 @@ def draw(results: dict[str, dict[str, Any]]) -> Figure:
     """Draw the change of loss against the effective edit rate, of all human text and of the trained domains."""
     result = results["lm_experiments"]["data"]
     data, live = result["committed"]["edited"]["data"], result["live"].get("edited")
-    rate = {row["arm"]: 100 * row["effective_rate"] for row in data["tables"]["edits"]}
-    left = min(rate.values()) / 2
     chart = figure("double", 2.9)
     for ax, domain, title in zip(
         chart.subplots(1, 2), ("human", "trained"), ("(a) all 13 domains", "(b) the trained domains"), strict=True
     ):
-        _doses(ax, data, live, domain, rate)
-        ax.set_xscale("log")
-        ax.axvspan(left, LEAST, facecolor="none", edgecolor="0.85", hatch="///", linewidth=0, zorder=0)
-        below = ax.get_xaxis_transform()
-        ax.text(LEAST * 0.8, 0.02, "untestable", transform=below, ha="right", fontsize=6.5, color="0.3")
-        ax.set_xlim(left, 2 * max(rate.values()))
-        ax.axhline(0, color=GREY, linewidth=0.8)
-        ax.set_xlabel("tokens changed (%)")
-        ax.set_ylabel("change of loss (nats)")
+        doses(ax, data, live, domain)
         ax.set_title(title)
     chart.axes[0].legend(loc="upper left", frameon=True, framealpha=1, edgecolor="none")
     return chart
 
 
-def _doses(ax: Axes, data: dict[str, Any], live: dict[str, Any] | None, domain: str, rate: dict[str, float]) -> None:
+def doses(ax: Axes, data: dict[str, Any], live: dict[str, Any] | None, domain: str) -> None:
+    """Draw the change of loss in a domain, or a mean over some, against the effective edit rate."""
+    rate = {row["arm"]: 100 * row["effective_rate"] for row in data["tables"]["edits"]}
+    left = min(rate.values()) / 2
+    _arms(ax, data, live, domain, rate)
+    ax.set_xscale("log")
+    ax.axvspan(left, LEAST, facecolor="none", edgecolor="0.85", hatch="///", linewidth=0, zorder=0)
+    below = ax.get_xaxis_transform()
+    ax.text(LEAST * 0.8, 0.02, "untestable", transform=below, ha="right", fontsize=6.5, color="0.3")
+    ax.set_xlim(left, 2 * max(rate.values()))
+    ax.axhline(0, color=GREY, linewidth=0.8)
+    ax.set_xlabel("tokens changed (%)")
+    ax.set_ylabel("change of loss (nats)")
+
+
+def _arms(ax: Axes, data: dict[str, Any], live: dict[str, Any] | None, domain: str, rate: dict[str, float]) -> None:
     def place(row: dict[str, Any]) -> float:
         return rate[row["arm"]] * BESIDE.get(row["selection"], 1.0)
 

@@ -1,7 +1,7 @@
 """The paper's tables and figures on synthetic data beside what the committed experiments measured.
 
 Paper's values are differences of log-perplexity, means over the columns that a table prints. Ours are of models a
-thousandth of that size: what can be compared is the direction.
+hundredth of that size and less: what can be compared is the direction.
 """
 
 import math
@@ -39,7 +39,7 @@ def beside(committed: Mapping[str, Any]) -> list[Row]:
     """Return a row for each number or statement.
 
     Args:
-        committed: results by experiment (mixture, edited, iterate), each with its "commit" and "data".
+        committed: results by experiment (of mixture, edited, iterate), each with its "commit" and "data".
 
     Returns:
         Rows with "experiment", "paper" (table or figure, and model), "statement", "paper_value" (nats a token, None
@@ -49,9 +49,9 @@ def beside(committed: Mapping[str, Any]) -> list[Row]:
     """
     makers = {"mixture": _mixture, "edited": _edited, "iterate": _iterate}
     return [
-        {"experiment": name, **row, "made": f"committed {committed[name]['commit'][:12]}"}
-        for name, rows in makers.items()
-        for row in rows(committed[name]["data"])
+        {"experiment": name, **row, "made": f"committed {whole['commit'][:12]}"}
+        for name, whole in committed.items()
+        for row in makers[name](whole["data"])
     ]
 
 

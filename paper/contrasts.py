@@ -111,6 +111,13 @@ def sources(data: Data) -> list[str]:
     return sorted(names, key=lambda name: name == "self")
 
 
+def human_domains(data: Data) -> list[str]:
+    """Return the domains of human text on which models are evaluated."""
+    return list(
+        dict.fromkeys(row["domain"] for row in data["tables"]["arms"] if row["kind"] in ("trained", "held-out"))
+    )
+
+
 def rates(data: Data) -> list[float]:
     """Return the rates of the dose-response, percent, in rising order."""
     chosen = (row["rate"] for row in data["tables"]["cells"] if row["selection"] in ("confident", "random"))

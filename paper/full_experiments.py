@@ -1,6 +1,7 @@
 """The committed results of the experiments: `make reproduce-full` trains all models of the preset laptop.
 
 An hour and a half on two cores; killed, it goes on where it was. Files: paper/results/experiments/laptop/NAME.json.
+`python -m paper.full_experiments gpu/8M-tokens-17m mixture edited` does the same with a size of another preset.
 """
 
 import json
@@ -14,19 +15,17 @@ from lm.experiments.designs import EXPERIMENTS
 from lm.experiments.presets import find_preset
 from lm.experiments.tables import tables
 from lm.experiments.workers import make
-from paper.results import ROOT, git, plain, provenance, write_text
-from paper.steps.lm_experiments import COMMITTED
+from paper.results import ROOT, plain, provenance, write_text
 
-PRESET = "laptop"
-FOLDER = ROOT / "results" / "experiments" / PRESET
+RESULTS = Path("results") / "experiments"
 
 
-def begun(folder: Path) -> str:
-    """Return the commit whose code made a folder's first models; noted when the folder is new."""
-    note = folder / "commit.txt"
+def begun(folder: Path) -> dict[str, Any]:
+    """Return the commit, versions and machine that made a folder's first models; noted when the folder is new."""
+    note = folder / "made.json"
     if not note.exists():
-        write_text(note, git("rev-parse", "HEAD") or "no checkout")
-    return note.read_text(encoding="utf-8").strip()
+        write_text(note, json.dumps(provenance(), indent=1) + "\n")
+    return json.loads(note.read_text(encoding="utf-8"))
 
 
 def shortened(value: Any) -> Any:
@@ -45,12 +44,15 @@ def laid_out(value: Any, indent: str = "") -> str:
 
 
 def main() -> None:
-    """Make the experiments that the command line names; all by default."""
-    preset = find_preset(PRESET)
-    commit = begun(FOLDER)
+    """Make the experiments that the command line names; all of the preset laptop by default."""
+    named = [name for name in sys.argv[1:] if name in EXPERIMENTS]
+    place = next((name for name in sys.argv[1:] if name not in EXPERIMENTS), "laptop")
+    preset_name, _, size = place.partition("/")
+    folder = ROOT / RESULTS / place
+    made = begun(folder)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    for name in sys.argv[1:] or EXPERIMENTS:
-        experiment = EXPERIMENTS[name]
+    for name in named or EXPERIMENTS:
+        experiment, preset = EXPERIMENTS[name], find_preset(preset_name).sizes(name)[size]
         cells = experiment.cells(preset)
         with Progress(*columns) as bar:
             task = bar.add_task(name, total=1.0)
@@ -58,12 +60,10 @@ def main() -> None:
             def progress(share: float, message: str, bar: Progress = bar, task: Any = task, name: str = name) -> None:
                 bar.update(task, completed=share, description=f"{name}: {message}")
 
-            stage = make([cell.run for cell in cells], FOLDER, preset.setup, progress)
-        about = {"experiment": name, "question": experiment.question, "preset": PRESET, "seeds": preset.seeds}
-        written = {**about, **provenance(), "commit": commit, "setup": preset.setup.to_json()}
-        write_text(
-            COMMITTED / f"{name}.json", laid_out(shortened(plain({**written, "data": tables(stage, cells)}))) + "\n"
-        )
+            stage = make([cell.run for cell in cells], folder, preset.setup, progress)
+        about = {"experiment": name, "question": experiment.question, "preset": place, "seeds": preset.seeds}
+        written = {**about, **made, "setup": preset.setup.to_json(), "data": tables(stage, cells)}
+        write_text(ROOT / "paper" / RESULTS / place / f"{name}.json", laid_out(shortened(plain(written))) + "\n")
 
 
 if __name__ == "__main__":

@@ -82,6 +82,16 @@ def picture(name: str, caption: str, folder: Path) -> str:
     )
 
 
+def _beside(committed: dict[str, Any], rows: list[dict[str, Any]], size: str) -> list[str]:
+    """Return a section for each experiment with its question and its rows."""
+    parts = []
+    for name, whole in committed.items():
+        mine = [row for row in rows if row["experiment"] == name]
+        shown = [{key: value for key, value in row.items() if key != "experiment"} for row in mine]
+        parts.append(f"<h3>{escape(name + size)}</h3><p><b>{escape(whole['question'])}</b></p>{table(shown)}")
+    return parts
+
+
 def experiments(result: dict[str, Any]) -> str:
     """Return the section on the experiments: each question, what the paper has and what came out, and what was live.
 
@@ -89,11 +99,11 @@ def experiments(result: dict[str, Any]) -> str:
         result: of the step lm_experiments.
     """
     data = result["data"]
-    parts = []
-    for name, whole in data["committed"].items():
-        rows = [row for row in data["tables"]["beside_the_paper"] if row["experiment"] == name]
-        shown = [{key: value for key, value in row.items() if key != "experiment"} for row in rows]
-        parts.append(f"<h3>{escape(name)}</h3><p><b>{escape(whole['question'])}</b></p>{table(shown)}")
+    larger = data["larger"]
+    parts = _beside(data["committed"], data["tables"]["beside_the_paper"], "")
+    parts += _beside(
+        larger["committed"], data["tables"]["beside_the_paper_larger"], f", models of {larger['size']} parameters"
+    )
     live = data["tables"]["live_against_committed"]
     within = sum(row["within"] is True for row in live)
     judged = sum(row["within"] is not None for row in live)

@@ -83,8 +83,10 @@ def test_all_experiments_are_there_in_the_agreed_words():
     assert {row["verdict"] for row in found} <= WORDS
     assert find(rows(), "edit levels off")["verdict"] == "same direction"
     assert find(rows(), "accumulate ends below replace")["verdict"] == "same direction"
-    with pytest.raises(KeyError):
-        beside({name: committed()[name] for name in list(EXPERIMENTS)[:-1]})
+    # At another size not all experiments may have been made.
+    some = list(EXPERIMENTS)[:-1]
+    found = beside({name: committed()[name] for name in some})
+    assert list(dict.fromkeys(row["experiment"] for row in found)) == some
 
 
 def test_a_difference_needs_a_common_seed():

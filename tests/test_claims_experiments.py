@@ -91,15 +91,21 @@ def test_step_has_the_columns_of_the_claims_step(tmp_path, seeds):
     files = {"lm_edit": "summary.json", "lm_edit_again": "again.json"}
     read = {name: json.loads((FOLDER / file).read_text(encoding="utf-8")) for name, file in files.items()}
     assert set(lm_claims.NEEDS) == {"lm_experiments", *files}
-    needs = {"lm_experiments": committed(seeds), **read}
-    data = lm_claims.run(
-        lm_claims.CONFIG,
-        {name: {"data": {"committed": one}} for name, one in needs.items()},
-        tmp_path,
-        lambda share, name: None,
-    )
+    made = committed(seeds)
+    larger = {"size": "17M", "committed": {name: made[name] for name in ("mixture", "edited")}}
+    needs = {name: {"data": {"committed": one}} for name, one in read.items()}
+    needs["lm_experiments"] = {"data": {"committed": made, "larger": larger}}
+    data = lm_claims.run(lm_claims.CONFIG, needs, tmp_path, lambda share, name: None)
     first = next(claim for claim in ledger.CLAIMS if claim.id == "eq-13")
-    assert [list(line) for line in data["tables"]["ledger"]] == [list(row(evaluate(first)))] * 26
+    assert [list(line) for line in data["tables"]["ledger"]] == [list(row(evaluate(first)))] * 37
+    by_id = {line["id"]: line for line in data["tables"]["ledger"]}
+    small, large = by_id["mixture-perplexity"], by_id["mixture-perplexity-17m"]
+    assert large["statement"] == f"17M parameters: {small['statement']}"
+    assert "mean over 6 domains" in small["statement"]
+    assert (large["where"], large["verdict"]) == (
+        "tables 1, 13, 14, 17, on models of 17M parameters",
+        small["verdict"],
+    )
     assert not set(claims_step.CONFIG["claims"]) & {line["id"] for line in data["tables"]["ledger"]}
     json.dumps(data, allow_nan=False)
 

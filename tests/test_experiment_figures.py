@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from made_up_experiments import committed
+from made_up_experiments import committed, mixture_change
 
-from figures import lm_edited, lm_iterate, lm_mixture
+from figures import lm_edited, lm_iterate, lm_larger, lm_mixture
 from figures.lm_arms import last_arms
 from paper.beside import beside
 from paper.report import experiments
@@ -17,8 +17,18 @@ def results():
     rules = ("replace", "accumulate", "accumulate-subsample", "fixed-real-share", "high-confidence", "random")
     curves = {rule: {"error": rng.uniform(1, 3, 17), "standard_error": np.full(17, 0.1)} for rule in rules}
     live = {"mixture": whole["mixture"]["data"]}
-    data = {"committed": whole, "live": live, "paper": {"paper, table 1": [[0.0, 0.0], [100.0, 0.8]]}}
+    paper = {"paper, table 1": [[0.0, 0.0], [100.0, 0.8]]}
+    data = {"committed": whole, "larger": _larger(committed(mixture=_steeper)), "live": live, "paper": paper}
     return {"lm_experiments": {"data": data}, "curves": {"data": {"curves": curves}}}
+
+
+def _steeper(about, domain):
+    return 2 * mixture_change(about, domain)
+
+
+def _larger(whole):
+    """Return two experiments as those of a larger size."""
+    return {"size": "17M", "committed": {name: whole[name] for name in ("mixture", "edited")}}
 
 
 def _lines(ax):
@@ -56,6 +66,18 @@ def test_edited_draws_the_dose_at_the_effective_rate(results):
     assert ax.get_xscale() == "log"
 
 
+def test_larger_draws_both_experiments_and_the_small_models_own_text(results):
+    found = results["lm_experiments"]["data"]
+    mixtures, edits = lm_larger.draw(results).axes
+    for whole, source in ((found["larger"], "written"), (found["larger"], "self"), (found, "self")):
+        data = whole["committed"]["mixture"]["data"]
+        arms = [row for row in last_arms(data, "human") if row["synthetic"] == source and row["share"]]
+        assert _drawn(mixtures, [(row["share"], row["change"]) for row in arms])
+    alone = lm_edited.draw(results).axes[0]
+    assert _drawn(edits, next(line for line in _lines(alone) if len(line) == 3))
+    assert mixtures.get_yscale() == "log"
+
+
 def test_iterate_draws_generations_beside_regression(results):
     data = results["lm_experiments"]["data"]["committed"]["iterate"]["data"]
     axes = lm_iterate.draw(results).axes
@@ -73,7 +95,8 @@ def test_iterate_draws_generations_beside_regression(results):
 
 
 def test_one_seed_and_nothing_live_draw_means_without_intervals(results):
-    data = {"committed": committed(seeds=1), "live": {}, "paper": {}}
+    data = {"committed": committed(seeds=1), "larger": _larger(committed(seeds=1)), "live": {}, "paper": {}}
+    lm_larger.draw({"lm_experiments": {"data": data}})
     for module in (lm_mixture, lm_edited, lm_iterate):
         chart = module.draw({**results, "lm_experiments": {"data": data}})
         labels = [label for ax in chart.axes for label in ax.get_legend_handles_labels()[1]]
@@ -86,12 +109,18 @@ def test_one_seed_and_nothing_live_draw_means_without_intervals(results):
 
 def test_the_report_says_what_was_live_and_what_committed(results):
     whole = results["lm_experiments"]["data"]["committed"]
-    for name in whole:
-        whole[name].setdefault("question", f"the question of {name} & more")
+    larger = results["lm_experiments"]["data"]["larger"]["committed"]
+    for name, one in [*whole.items(), *larger.items()]:
+        one.setdefault("question", f"the question of {name} & more")
     live = [{"experiment": "mixture", "arm": "a", "seed": 0, "within": True, "live": "abc", "committed": "def"}]
-    rows = {"beside_the_paper": beside(whole), "live_against_committed": live}
+    rows = {
+        "beside_the_paper": beside(whole),
+        "beside_the_paper_larger": beside(larger),
+        "live_against_committed": live,
+    }
     html = experiments({"data": {**results["lm_experiments"]["data"], "tables": rows}})
     for row in rows["beside_the_paper"]:
         assert row["made"] in html
+    assert "edited, models of 17M parameters" in html
     assert "1 of 1 comparisons of models" in html
     assert "&amp; more" in html or "question" in html

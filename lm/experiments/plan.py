@@ -42,7 +42,7 @@ START_SECONDS = 10.0
 # al. 2024, arXiv 2407.21783, section 3.3.2); sampling waits for memory, its share is an assumption.
 GPU_FLOPS = 989e12
 GPU_UTILISATION: dict[Kind, float] = {"trained": 0.4, "sampled": 0.02, "scored": 0.4}
-# What each node takes besides, most of it compilation: measured with the preset gpu, models of 17 million parameters and
+# What each node takes besides, most of it compilation: measured with the preset gpu, models of 17 million parameters,
 # four processes on an H200 (893 s for 102 nodes, of which the shares above explain 254).
 GPU_START_SECONDS = 6.0
 PROCESS_BYTES = 500 << 20  # of Python and JAX with nothing in them

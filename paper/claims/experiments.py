@@ -7,6 +7,7 @@ an arm whose edits change less than 0.1 % of the tokens is untestable.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from math import inf
@@ -22,6 +23,7 @@ from paper.contrasts import (
     change,
     column,
     effective_rate,
+    human_domains,
     is_testable,
     last_generation,
     rates,
@@ -261,17 +263,11 @@ def _entry(
     return Claim(name, where, statement, owner, kind, run, tolerance=TOLERANCE)
 
 
-def claims(committed: Committed) -> tuple[Claim, ...]:
-    """Return the entries about the experiments.
-
-    Args:
-        committed: results by experiment (mixture, edited, iterate), each with its "data".
-    """
-    mixture, edited, iterate = (committed[name]["data"] for name in ("mixture", "edited", "iterate"))
+def _mixture(mixture: Data) -> tuple[Claim, ...]:
     ours, paper = "this work", "paper"
-    small = "sections 1 and 5, on small models"
     figures, tables = "figures 2 and 7-9, on small models", "tables 1, 13, 14, 17, on small models"
     steps = "step by step, 0 to 25 to 50 to 75 to 100 %"
+    domains = len(human_domains(mixture))
     return (
         _entry(
             mixture, "mixture-training-loss", paper, figures,
@@ -286,11 +282,12 @@ def claims(committed: Committed) -> tuple[Claim, ...]:
         _entry(
             mixture, "mixture-perplexity", paper, tables,
             "perplexity on human text is higher after training on another model's text alone than on human text alone "
-            "(mean over 13 domains)", partial(check_human_perplexity, steps=False),
+            f"(mean over {domains} domains)", partial(check_human_perplexity, steps=False),
         ),
         _entry(
             mixture, "mixture-perplexity-steps", paper, tables,
-            f"perplexity on human text rises as the share of another model's text grows ({steps}; mean of 13 domains)",
+            f"perplexity on human text rises as the share of another model's text grows ({steps}; "
+            f"mean of {domains} domains)",
             partial(check_human_perplexity, steps=True),
         ),
         _entry(
@@ -303,6 +300,12 @@ def claims(committed: Committed) -> tuple[Claim, ...]:
             "pure synthetic text costs the domains that the human text has more than domains held out from it",
             check_trained_domains,
         ),
+    )  # fmt: skip
+
+
+def _edited(edited: Data) -> tuple[Claim, ...]:
+    ours, paper = "this work", "paper"
+    return (
         _entry(
             edited, "edited-presets", paper, "table 2, on small models: loss instead of accuracy",
             "training on edited text (the paper's and the released code's settings) gives a better model than on its "
@@ -331,6 +334,13 @@ def claims(committed: Committed) -> tuple[Claim, ...]:
             "rates; expected: less after confident ones, as random ones remove rare tokens from the text)",
             partial(check_column, "rare_nats", UNIT),
         ),
+    )  # fmt: skip
+
+
+def _iterate(iterate: Data) -> tuple[Claim, ...]:
+    ours, paper = "this work", "paper"
+    small = "sections 1 and 5, on small models"
+    return (
         _entry(
             iterate, "lm-replace", paper, small,
             "replace: held-out loss rises above that of human text, and on after generation 1", check_replace,
@@ -374,3 +384,27 @@ def claims(committed: Committed) -> tuple[Claim, ...]:
             "less than 0.1 % of them: untestable, so thresholds are set by quantile", check_small_model, "bound",
         ),
     )  # fmt: skip
+
+
+ENTRIES: dict[str, Callable[[Data], tuple[Claim, ...]]] = {"mixture": _mixture, "edited": _edited, "iterate": _iterate}
+
+
+def claims(committed: Committed, size: str = "") -> tuple[Claim, ...]:
+    """Return the entries about the experiments.
+
+    Args:
+        committed: results by experiment (mixture, edited, iterate), each with its "data".
+        size: of the models, such as "17M", in the entries' names; "" for the small ones that `make reproduce` trains.
+    """
+    found = (claim for name, result in committed.items() for claim in ENTRIES[name](result["data"]))
+    if not size:
+        return tuple(found)
+    return tuple(
+        replace(
+            claim,
+            id=f"{claim.id}-{size.lower()}",
+            where=claim.where.replace("small models", f"models of {size} parameters"),
+            statement=f"{size} parameters: {claim.statement}",
+        )
+        for claim in found
+    )

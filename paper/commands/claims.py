@@ -43,16 +43,18 @@ def run(args: Claims) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from lm.experiments.designs import EXPERIMENTS
     from paper.claims import experiments, ledger
     from paper.claims.table import as_data, evaluate_all
     from paper.results import check_writable, record, write_csv, write_record
-    from paper.steps.lm_experiments import committed
+    from paper.steps.lm_experiments import LARGER, LARGER_NAMES, LARGER_SIZE, committed
 
     for path in (args.json, args.csv):
         if path is not None:
             check_writable(path)
-    measured = experiments.claims({name: committed(name) for name in EXPERIMENTS})
+    measured = (
+        *experiments.claims(committed()),
+        *experiments.claims(committed(LARGER_NAMES, LARGER), LARGER_SIZE),
+    )
     claims = ledger.select((*ledger.CLAIMS, *measured), args.only, args.owner)
     console = Console()
     with Progress(console=console, transient=True) as bar:

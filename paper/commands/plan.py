@@ -146,16 +146,18 @@ def spread(name: str, preset: str) -> tuple[float | None, float | None, str]:
 
     Returns:
         Standard deviation over seeds, nats a token on human text, from the variance pooled over arms (a median would
-        hide the arms that vary most); the same of the standard error over the test text's works; the preset that they
-        are from.
+        hide the arms that vary most); the same of the standard error over the test text's works; the preset, and its
+        size if it has several, that they are from.
     """
     from scipy.stats import t as student
 
     from lm.experiments.tables import LEVEL
     from paper.results import ROOT
 
-    for found in (preset, "laptop"):
-        path = ROOT / "paper" / "results" / "experiments" / found / f"{name}.json"
+    folder = ROOT / "paper" / "results" / "experiments"
+    sizes = sorted(path.parent for path in (folder / preset).glob(f"*/{name}.json"))
+    for found in (folder / preset, *sizes, folder / "laptop"):
+        path = found / f"{name}.json"
         if path.exists():
             rows = json.loads(path.read_text(encoding="utf-8"))["data"]["tables"]["arms"]
             last = max(row["step"] for row in rows)
@@ -168,7 +170,7 @@ def spread(name: str, preset: str) -> tuple[float | None, float | None, str]:
             ]
             works = [row["change_works_se"] for row in rows if row["change_works_se"]]
             if sds:
-                return _pooled(sds), _pooled(works) if works else None, found
+                return _pooled(sds), _pooled(works) if works else None, found.relative_to(folder).as_posix()
     return None, None, ""
 
 

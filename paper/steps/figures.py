@@ -18,6 +18,7 @@ from figures import (
     lm_edit_again,
     lm_edited,
     lm_iterate,
+    lm_larger,
     lm_mixture,
     lm_smollm2,
     lm_train,
@@ -49,6 +50,7 @@ MODULES: tuple[ModuleType, ...] = (
     lm_mixture,
     lm_edited,
     lm_iterate,
+    lm_larger,
 )
 CONFIG: dict[str, Any] = {"formats": ["pdf", "png"]}
 SECONDS = 20.0

@@ -22,5 +22,10 @@ def run(
     """Evaluate the entries; return summary, counts and tables with the columns of the step `claims`."""
     del config, folder
     committed = {"edit": needs["lm_edit"]["data"]["committed"], "again": needs["lm_edit_again"]["data"]["committed"]}
-    claims = (*experiments.claims(needs["lm_experiments"]["data"]["committed"]), *editing.claims(committed))
+    small, larger = (needs["lm_experiments"]["data"][name] for name in ("committed", "larger"))
+    claims = (
+        *experiments.claims(small),
+        *experiments.claims(larger["committed"], larger["size"]),
+        *editing.claims(committed),
+    )
     return as_data(evaluate_all(claims, lambda index, claim: progress(index / len(claims), claim.id)))

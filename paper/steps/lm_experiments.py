@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,12 @@ from paper.errors import InputError
 from paper.results import ROOT, git
 
 COMMITTED = ROOT / "paper" / "results" / "experiments" / "laptop"
+# Made with `toedit experiment NAME --preset gpu --sizes 8M-tokens-17m` on a GPU; nothing of them is made live.
+LARGER = ROOT / "paper" / "results" / "experiments" / "gpu" / "8M-tokens-17m"
+LARGER_SIZE, LARGER_NAMES = "17M", ("mixture", "edited")
 FILES = (
     *(f"paper/results/experiments/laptop/{name}.json" for name in EXPERIMENTS),
+    *(f"paper/results/experiments/gpu/8M-tokens-17m/{name}.json" for name in LARGER_NAMES),
     "lm/data/smollm2_corpus.jsonl.zst",
 )
 CONFIG: dict[str, Any] = {
@@ -44,16 +48,27 @@ CORES = 2  # it starts a process a core itself
 NEEDS: tuple[str, ...] = ()
 
 
-def committed(name: str) -> dict[str, Any]:
-    """Return the committed result of an experiment; raises InputError if it is missing or damaged."""
-    path = COMMITTED / f"{name}.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path.relative_to(ROOT)} cannot be read; restore it from the repository, or make it again by "
-            "`make reproduce-full`"
-        ) from error
+def committed(names: Iterable[str] = tuple(EXPERIMENTS), folder: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Return committed results of experiments by name.
+
+    Args:
+        names: of the experiments.
+        folder: with their results; by default those of the small models.
+
+    Raises:
+        InputError: one is missing or damaged.
+    """
+    found = {}
+    for name in names:
+        path = (folder or COMMITTED) / f"{name}.json"
+        try:
+            found[name] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path.relative_to(ROOT)} cannot be read; restore it from the repository, or make it again by "
+                "`python -m paper.full_experiments`"
+            ) from error
+    return found
 
 
 def live_cells(config: dict[str, Any], preset: Preset) -> dict[str, list[Cell]]:
@@ -83,23 +98,25 @@ def run(
     """
     del needs
     preset = find_preset(config["preset"])
-    whole = {name: committed(name) for name in EXPERIMENTS}
+    whole, larger = committed(), committed(LARGER_NAMES, LARGER)
     cells = live_cells(config, preset)
     stage = make([cell.run for some in cells.values() for cell in some], folder, preset.setup, progress)
     live = {name: tables(stage, some) for name, some in cells.items()}
     commit = git("rev-parse", "HEAD") or "no checkout"
     return {
         "committed": whole,
+        "larger": {"size": LARGER_SIZE, "committed": larger},
         "live": live,
         "paper": {label: paper_curve(*table) for label, table in PAPER_CURVES.items()},
         "tables": {
             "beside_the_paper": beside(whole),
+            "beside_the_paper_larger": beside(larger),
             "live_against_committed": [
                 row for name in cells for row in compared(name, live[name], whole[name], commit)
             ],
             **{
                 name: [row for row in one["data"]["tables"]["arms"] if _reported(row, one)]
-                for name, one in whole.items()
+                for name, one in {**whole, **{f"{name}_larger": one for name, one in larger.items()}}.items()
             },
         },
     }
