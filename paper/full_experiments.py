@@ -5,16 +5,20 @@ An hour and a half on two cores; killed, it goes on where it was. Files: paper/r
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lm.errors import InputError as LmError
 from lm.experiments.designs import EXPERIMENTS
 from lm.experiments.presets import find_preset
 from lm.experiments.tables import tables
 from lm.experiments.workers import make
+from paper.commands.plan import processes, with_sizes
+from paper.errors import InputError as PaperError
 from paper.results import ROOT, plain, provenance, write_text
 
 RESULTS = Path("results") / "experiments"
@@ -44,15 +48,25 @@ def laid_out(value: Any, indent: str = "") -> str:
 
 
 def main() -> None:
-    """Make the experiments that the command line names; all of the preset laptop by default."""
+    """Make the experiments that the command line names; all of the preset laptop by default.
+
+    Raises:
+        InputError: an unknown preset or size.
+    """
     named = [name for name in sys.argv[1:] if name in EXPERIMENTS]
     place = next((name for name in sys.argv[1:] if name not in EXPERIMENTS), "laptop")
     preset_name, _, size = place.partition("/")
+    whole = find_preset(preset_name)
+    presets = {
+        name: with_sizes(whole, name, (size,) if size or name in whole.variants else None).sizes(name)[size]
+        for name in named or EXPERIMENTS
+    }
     folder = ROOT / RESULTS / place
     made = begun(folder)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # an accelerator's memory is for the workers
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    for name in named or EXPERIMENTS:
-        experiment, preset = EXPERIMENTS[name], find_preset(preset_name).sizes(name)[size]
+    for name, preset in presets.items():
+        experiment = EXPERIMENTS[name]
         cells = experiment.cells(preset)
         with Progress(*columns) as bar:
             task = bar.add_task(name, total=1.0)
@@ -60,11 +74,15 @@ def main() -> None:
             def progress(share: float, message: str, bar: Progress = bar, task: Any = task, name: str = name) -> None:
                 bar.update(task, completed=share, description=f"{name}: {message}")
 
-            stage = make([cell.run for cell in cells], folder, preset.setup, progress)
+            stage = make([cell.run for cell in cells], folder, preset.setup, progress, processes())
         about = {"experiment": name, "question": experiment.question, "preset": place, "seeds": preset.seeds}
         written = {**about, **made, "setup": preset.setup.to_json(), "data": tables(stage, cells)}
         write_text(ROOT / "paper" / RESULTS / place / f"{name}.json", laid_out(shortened(plain(written))) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (LmError, PaperError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

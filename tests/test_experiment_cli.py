@@ -154,6 +154,17 @@ def test_the_papers_preset_is_a_plan(toedit):
             assert tyro.cli(Command, args=words, config=config)
 
 
+def test_some_sizes_of_a_preset(toedit, monkeypatch):
+    """Each size has its own plan; `--sizes` leaves the others out."""
+    sizes = {"short": {}, "long": {"steps": 2 * SETUP.steps}}
+    monkeypatch.setitem(PRESETS, "two", Preset(SETUP, (0,), (0, 100), 1, (5.0,), "a test", variants={"mixture": sizes}))
+    for more, named in (((), ["short", "long"]), (("--sizes", "long"), ["long"])):
+        code, printed, _ = toedit("experiment", "mixture", "--preset", "two", "--dry-run", "--processes", "3", *more)
+        assert code == 0
+        assert [name for name in sizes if f"Variant {name}" in printed] == named
+        assert "with 3 processes" in printed
+
+
 def test_list(toedit):
     code, printed, _ = toedit("experiment", "--list")
     assert code == 0
@@ -202,6 +213,9 @@ def test_the_spread_is_that_of_committed_results(monkeypatch, tmp_path):
         (("experiment", "mixture", "--preset", "small", "--seeds", "1", "1"), "repeated"),
         (("experiment", "mixture", "--preset", "small", "--seeds", "-1"), "not in 0 to"),
         (("experiment", "mixture", "--preset", "small", "--sample", "-1"), "--sample is -1"),
+        (("experiment", "mixture", "--preset", "small", "--processes", "0"), "--processes is 0"),
+        (("experiment", "mixture", "--preset", "small", "--sizes", "17m"), "no size 17m of mixture; it has one size"),
+        (("experiment", "edited", "--preset", "gpu", "--sizes", "17m"), "choose of 8M-tokens-17m, 8M-tokens-124m"),
         (("experiment", "mixture", "--preset", "lost"), "no source 'lost'"),
         (("experiment", "mixture", "--preset", "large"), "free space"),
         (("experiment", "mixture", "--preset", "wide"), "of memory for"),

@@ -96,7 +96,7 @@ class Experiment:
         if not self.dry_run:
             check_writable(folder / f"{self.name}.json")
             check_room(planned.values(), folder, count, device_memory())
-        plan = tell(self.name, self.preset, preset, planned, folder, self.sample)
+        plan = tell(self.name, self.preset, preset, planned, folder, self.sample, count)
         if self.dry_run:
             self._show_commands(preset)
             return 0

@@ -197,7 +197,13 @@ def plans(name: str, preset_name: str, preset: "Preset", folder: Path | None) ->
 
 
 def tell(
-    name: str, preset_name: str, preset: "Preset", planned: "dict[str, Planned]", folder: Path, sample: int
+    name: str,
+    preset_name: str,
+    preset: "Preset",
+    planned: "dict[str, Planned]",
+    folder: Path,
+    sample: int,
+    count: int | None = None,
 ) -> dict[str, Any]:
     """Print the plans of an experiment and return them as JSON has them.
 
@@ -208,6 +214,7 @@ def tell(
         planned: what `plans` returned.
         folder: as for `plans`.
         sample: tokens that the prior scores for the edit rates; none are where the preset is for a larger machine.
+        count: processes that make the models; by default those of `processes`.
 
     Raises:
         InputError: a source that cannot be fetched, a prior that cannot be loaded.
@@ -220,17 +227,18 @@ def tell(
     console.print(f"[bold]{name}[/bold] ({preset_name}, for {preset.machine}): {experiment.question}")
     console.print(f"Beside the paper: {experiment.paper}.")
     sd, works, source = spread(name, preset_name)
+    count = processes() if count is None else count
     peak: dict[Any, float] = {}
     variants = {}
     for variant, size in preset.sizes(name).items():
         one, seconds = planned[variant], None
         if preset.runs_here:
             peak |= measured({work.compute for work in one.left} - peak.keys())
-            seconds = one.seconds(peak, processes())
+            seconds = one.seconds(peak, count)
         # What takes days here is meant for another machine, and so is its text.
         here = seconds is not None and seconds < LONGEST
         rates = _rates(name, size, variant_folder(folder, variant), sample if here else 0)
-        show(console, one, seconds, rates, source, size)
+        show(console, one, seconds, rates, source, size, count)
         if seconds is not None:
             found = ", ".join(f"{rate:.2g} ({compute})" for compute, rate in peak.items())
             console.print(f"A matmul's rate, measured now beside whatever else runs here: {found or 'none'} FLOP/s.")
@@ -264,7 +272,13 @@ def _rates(name: str, preset: "Preset", folder: Path, sample: int) -> "list[Rate
 
 
 def show(
-    console: Any, planned: "Planned", seconds: float | None, rates: "list[Rate]", source: str, preset: "Preset"
+    console: Any,
+    planned: "Planned",
+    seconds: float | None,
+    rates: "list[Rate]",
+    source: str,
+    preset: "Preset",
+    count: int,
 ) -> None:
     """Print a plan.
 
@@ -275,6 +289,7 @@ def show(
         rates: effective edit rates.
         source: preset of the models that the spread is from.
         preset: of the experiment.
+        count: processes that make the models.
     """
     from rich.table import Table
 
@@ -299,7 +314,7 @@ def show(
     left = "What is left: " if planned.finished else ""
     if seconds is not None:
         console.print(
-            f"{left}about {duration(seconds)} here with {processes()} processes, at "
+            f"{left}about {duration(seconds)} here with {count} process{'es' if count > 1 else ''}, at "
             f"{', '.join(f'{UTILISATION[kind]:.0%} ({kind})' for kind in KINDS)} of a matmul's measured rate."
         )
     console.print(
