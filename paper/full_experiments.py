@@ -51,10 +51,13 @@ def main() -> None:
     """Make the experiments that the command line names; all of the preset laptop by default.
 
     Raises:
-        InputError: an unknown preset or size.
+        InputError: an unknown experiment, preset or size.
     """
     named = [name for name in sys.argv[1:] if name in EXPERIMENTS]
-    place = next((name for name in sys.argv[1:] if name not in EXPERIMENTS), "laptop")
+    places = [name for name in sys.argv[1:] if name not in EXPERIMENTS] or ["laptop"]
+    if len(places) > 1:
+        raise PaperError(f"{' and '.join(places)} are no experiments, and one preset is made at a time; name one")
+    (place,) = places
     preset_name, _, size = place.partition("/")
     whole = find_preset(preset_name)
     presets = {

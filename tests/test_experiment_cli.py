@@ -215,7 +215,7 @@ def test_the_spread_is_that_of_committed_results(monkeypatch, tmp_path):
         (("experiment", "mixture", "--preset", "small", "--sample", "-1"), "--sample is -1"),
         (("experiment", "mixture", "--preset", "small", "--processes", "0"), "--processes is 0"),
         (("experiment", "mixture", "--preset", "small", "--sizes", "17m"), "no size 17m of mixture; it has one size"),
-        (("experiment", "edited", "--preset", "gpu", "--sizes", "17m"), "choose of 8M-tokens-17m, 8M-tokens-124m"),
+        (("experiment", "edited", "--preset", "gpu", "--sizes", "17m"), "choose one of 8M-tokens-17m, 8M-tokens-124m"),
         (("experiment", "mixture", "--preset", "lost"), "no source 'lost'"),
         (("experiment", "mixture", "--preset", "large"), "free space"),
         (("experiment", "mixture", "--preset", "wide"), "of memory for"),

@@ -152,7 +152,7 @@ _HELD_OUT = (
     "news",
     "brown",
 )
-# Of each there are half a million training tokens and more; the encyclopedia has no more than that.
+# Each has over a million training tokens; the encyclopedia, with half as many, is left out.
 _MANY = ("sotu", "novels", "drama", "reviews", "dictionary", "legal", "api-docs", "python")
 # Half of GPT-2's width and depth: whether what is seen depends on the size of the model.
 _SMALLER: dict[str, Any] = {

@@ -119,7 +119,7 @@ def with_sizes(preset: "Preset", name: str, sizes: tuple[str, ...] | None) -> "P
     found = preset.variants.get(name, {})
     unknown = [size for size in sizes if size not in found]
     if unknown or not sizes:
-        choice = f"choose of {', '.join(found)}" if found else "it has one size; leave --sizes out"
+        choice = f"choose one of {', '.join(found)}" if found else "it has one size; leave --sizes out"
         raise InputError(f"the preset has no size {', '.join(unknown) or 'without a name'} of {name}; {choice}")
     return replace(preset, variants={**preset.variants, name: {size: found[size] for size in found if size in sizes}})
 
