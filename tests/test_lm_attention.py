@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 
 from lm.model import onednn
-from lm.model.attention import BLOCK, BLOCKS, _library_attention, causal_attention
+from lm.model.attention import BLOCK, BLOCKS, _library_attention, _rounded, causal_attention
 from lm.model.matmul import Compute, matmul, narrow
 from lm.model.packed import PADDING, packing_of, takes_packed
 
-# (B, T, H, G, K): one position, less than a block, several with a rest, blocks made longer.
+# (B, T, H, G, K): one position, less than a block, several with a rest, blocks made longer, some heads at a time.
 SHAPES = [
     (2, 1, 4, 2, 4),
     (2, 7, 3, 1, 5),
     (2, 2 * BLOCK + 3, 4, 2, 8),
     (2, 2 * BLOCK // 3, 4, 2, 8),
     (1, BLOCK * BLOCKS + 9, 1, 1, 2),
+    (2, BLOCK + 70, 12, 4, 8),
+    (2, BLOCK + 3, 14, 14, 4),
 ]
 PRODUCTS = [(1, 40, 9), (64, 8, 1), (130, 100, 33), (33, 16, 200)]
 COMPUTES: tuple[Compute, ...] = ("float32", "bfloat16")
@@ -69,10 +71,39 @@ def test_attention_is_the_plain_formula(rng, shape, compute):
     _assert_near(found, exact, max(tolerance, 16 * 2.0**-24))
 
 
+def test_weights_are_rounded_to_the_nearest_bfloat16(rng):
+    weight = np.concatenate([rng.random(9999), np.exp(-80 * rng.random(999)), [0, 1]]).astype(np.float32)
+    weight = weight[weight.view(np.uint32) & 0xFFFF != 0x8000]  # not in the middle of two
+    found = _rounded(jnp.asarray(weight), jnp.dtype("bfloat16"))
+    np.testing.assert_array_equal(found, weight.astype(jnp.bfloat16))
+    between = jnp.asarray([1 + 2.0**-8, 1 + 3 * 2.0**-8], jnp.float32)
+    np.testing.assert_array_equal(_rounded(between, jnp.dtype("bfloat16")), [1 + 2.0**-7, 1 + 2.0**-6])
+
+
+@pytest.mark.parametrize("compute", COMPUTES)
+@pytest.mark.parametrize("broken", [0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_what_is_no_number_stays_none(rng, compute, broken):
+    q, k, v, _, segment = _inputs(rng, (1, 70, 4, 2, 8), "float32")
+    q = q.at[0, 9, 1, 3].set(jnp.uint32(broken).view(jnp.float32))
+    q, k, v = (x.astype(compute) for x in (q, k, v))
+    found = np.asarray(causal_attention(q, k, v, segment), np.float32)
+    expected = np.zeros(found.shape, bool)
+    expected[0, 9, 1] = True
+    np.testing.assert_array_equal(np.isnan(found), expected)
+
+
 def test_without_segments_a_row_is_one_document(rng):
     q, k, v, _, segment = _inputs(rng, (2, 9, 2, 1, 4), "float32")
     call = jax.jit(causal_attention)
     np.testing.assert_array_equal(call(q, k, v, None), call(q, k, v, jnp.zeros_like(segment)))
+
+
+def test_a_row_does_not_know_where_documents_of_others_begin(rng):
+    q, k, v, _, _ = _inputs(rng, (2, 3 * BLOCK, 4, 2, 8), "float32")
+    segment = jnp.stack([jnp.arange(3 * BLOCK) // BLOCK, jnp.zeros(3 * BLOCK, int)])
+    both = causal_attention(q, k, v, segment)
+    for row in (slice(0, 1), slice(1, 2)):
+        np.testing.assert_array_equal(both[row], causal_attention(q[row], k[row], v[row], segment[row]))
 
 
 def test_library_attention_is_the_same(rng):

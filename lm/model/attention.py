@@ -25,13 +25,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from lm.model import onednn
-from lm.model.cutting import bits, numbers, part
+from lm.model.cutting import bits, numbers
 from lm.model.matmul import product
 from lm.model.packed import Packing, has_flash, packed_attention
 
 Array = jax.Array
 
 QUERIES, KEYS = 64, 128  # positions of a block forwards: as fast as 128 and 256 of either, or faster
+HEADS = 6  # whose queries a block holds, at least, if there are as many: of 3, 4, 6 and 12 none is best everywhere
 BLOCK = 128  # positions of a block backwards: of 64, 128 and 256 the fastest at 16 rows of 256 tokens
 BLOCKS = 8  # at most, as the code is unrolled over them and compiles in proportion
 MASKED = -1e9  # finite, so that differences of masked scores are never NaN
@@ -85,56 +86,79 @@ def _from_groups(x_BxGxRxTxK: Array) -> Array:
 def _forward(q: Array, k: Array, v: Array, segment_BxT: Array | None) -> tuple[Array, Array]:
     """Return o, (B, T, H, K), and l, (B, G, R, T): a block of keys at a time, sums rescaled when a larger score comes.
 
-    The scores of a block of queries and one of keys stay in the caches (Milakov & Gimelshein 2018, arXiv 1805.02867;
-    Rabe & Staats 2021, arXiv 2112.05682). Blocks of keys behind the queries, or before all their documents, are left
-    out.
+    The scores of a block of queries and one of keys, of a few heads of one row, stay in the caches (Milakov &
+    Gimelshein 2018, arXiv 1805.02867; Rabe & Staats 2021, arXiv 2112.05682). Blocks of keys behind the queries, or
+    before all their documents, are left out. Outputs are written over the queries, which are not needed again.
     """
     (B, T, H, K), G, dtype = q.shape, k.shape[2], q.dtype
     R, Z, scale = H // G, B * G, 1 / math.sqrt(K)
+    W = next(W for W in range(1, G + 1) if G % W == 0 and (W * R >= HEADS or W == G))  # key heads at a time
     queries = min(QUERIES, T)
-    keys = min(KEYS, -(-T // queries) * queries)  # a multiple of queries
+    count = -(-T // queries)
+    keys = min(KEYS, count * queries)  # a multiple of queries
     padding = -T % keys
     # Queries behind the end are cut off again; keys there are behind every query.
-    q, k, v = (jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))) for x in (q, k, v))
+    q, k, v = (jnp.pad(bits(x), ((0, 0), (0, padding), (0, 0), (0, 0))) for x in (q, k, v))
     q, k_T, v = _by_head(q, G), _by_head_transposed(k, G)[:, :, 0], _by_head(v, G)[:, 0]
     begin = segment = None
     if segment_BxT is not None:
         segment = jnp.pad(segment_BxT, ((0, 0), (0, padding)), mode="edge")
         new = jnp.pad(segment[:, 1:] != segment[:, :-1], ((0, 0), (1, 0)), constant_values=True)
-        begin = jnp.min(jax.lax.cummax(jnp.where(new, jnp.arange(T + padding), 0), axis=1), axis=0)
+        begin = jax.lax.cummax(jnp.where(new, jnp.arange(T + padding), 0), axis=1)
 
-    def rows(first: Array) -> tuple[Array, Array]:
-        query, at = part(q, first, queries, 2).reshape(Z, -1, K), first + jnp.arange(queries)
+    def rows(step: Array, made: tuple[Array, Array]) -> tuple[Array, Array]:
+        output, logs = made
+        head, first = step // count * W, step % count * queries
+        row, at = head // G, first + jnp.arange(queries)
+        query = _cut(output, (head, 0, first, 0), (W, R, queries, K), dtype).reshape(W, -1, K)
 
         def add(number: Array, sums: tuple[Array, Array, Array], masked: bool) -> tuple[Array, Array, Array]:
             top, total, mixed = sums
             start = number * keys
-            score = product(query, part(k_T, start, keys, 2))
+            score = product(query, _cut(k_T, (head, 0, start), (W, K, keys), dtype))
             if masked:
-                allowed = (at[:, None] >= start + jnp.arange(keys))[None]
+                allowed = at[:, None] >= start + jnp.arange(keys)
                 if segment is not None:
-                    own, others = part(segment, first, queries, 1), part(segment, start, keys, 1)
-                    allowed &= own[:, :, None] == others[:, None]
-                score = jnp.where(allowed[:, None, None], score.reshape(B, G, R, queries, keys), MASKED)
-                score = score.reshape(Z, -1, keys)
+                    own = jax.lax.dynamic_slice(segment, (row, first), (1, queries))[0]
+                    allowed &= own[:, None] == jax.lax.dynamic_slice(segment, (row, start), (1, keys))
+                score = jnp.where(allowed, score.reshape(W, R, queries, keys), MASKED).reshape(W, -1, keys)
             higher = jnp.maximum(top, jnp.max(score, axis=-1, keepdims=True))
             weight, less = jnp.exp((score - higher) * scale), jnp.exp((top - higher) * scale)
-            more = product(weight.astype(dtype), part(v, start, keys, 1))
+            more = product(_rounded(weight, dtype), _cut(v, (head, start, 0), (W, keys, K), dtype))
             return higher, less * total + jnp.sum(weight, axis=-1, keepdims=True), less * mixed + more
 
         # What a row adds before its own document's keys come is multiplied by exp(MASKED - score) = 0 then.
-        one = (Z, R * queries, 1)
-        sums = jnp.full(one, MASKED), jnp.zeros(one), jnp.zeros((Z, R * queries, K))
+        one = (W, R * queries, 1)
+        sums = jnp.full(one, MASKED), jnp.zeros(one), jnp.zeros((W, R * queries, K))
         last = (first + queries - 1) // keys  # the only block with keys behind queries
         early = partial(add, masked=segment is not None)
-        sums = jax.lax.fori_loop(0 if begin is None else begin[first] // keys, last, early, sums)
+        sums = jax.lax.fori_loop(0 if begin is None else begin[row, first] // keys, last, early, sums)
         top, total, mixed = add(last, sums, masked=True)
-        output = (mixed / total).astype(dtype).reshape(Z, R, queries, K)
-        return bits(output), (top * scale + jnp.log(total)).reshape(Z, R, queries)
+        output_new = bits((mixed / total).astype(dtype).reshape(W, R, queries, K))
+        log_new = (top * scale + jnp.log(total)).reshape(W, R, queries)
+        return (
+            jax.lax.dynamic_update_slice(output, output_new, (head, 0, first, 0)),
+            jax.lax.dynamic_update_slice(logs, log_new, (head, 0, first)),
+        )
 
-    output, log = jax.lax.map(rows, jnp.arange(0, T, queries))
-    output = jnp.moveaxis(numbers(output, dtype), 0, 2).reshape(Z, R, -1, K)[:, :, :T]
-    return _from_heads(output, B), jnp.moveaxis(log, 0, 2).reshape(B, G, R, -1)[..., :T]
+    made = q, jnp.zeros((Z, R, T + padding), jnp.float32)
+    output, log = jax.lax.fori_loop(0, Z // W * count, rows, made)
+    return _from_heads(numbers(output, dtype)[:, :, :T], B), log[:, :, :T].reshape(B, G, R, T)
+
+
+def _cut(x: Array, start: tuple[Array | int, ...], sizes: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    return numbers(jax.lax.dynamic_slice(x, start, sizes), dtype)
+
+
+def _rounded(weight: Array, dtype: jnp.dtype) -> Array:
+    """Return weights, between 0 and 1, in the given type; to bfloat16 they are rounded half up.
+
+    XLA rounds half to even and looks for numbers that are none, with three times as many instructions (JAX 0.10).
+    """
+    if dtype != jnp.bfloat16:
+        return weight.astype(dtype)
+    half_up = (jax.lax.bitcast_convert_type(weight, jnp.uint32) + 0x8000) >> 16
+    return jax.lax.bitcast_convert_type(half_up.astype(jnp.uint16), jnp.bfloat16)
 
 
 @jax.custom_vjp
