@@ -1,7 +1,7 @@
 """The paper's tables and figures on synthetic data beside what the committed experiments measured.
 
 Paper's values are differences of log-perplexity, means over the columns that a table prints. Ours are of models a
-hundredth of that size and less: what can be compared is the direction.
+seventh of that size (17 million parameters) and far smaller ones: what can be compared is the direction.
 """
 
 import math
@@ -20,6 +20,7 @@ from paper.contrasts import (
     rates,
     sources,
 )
+from paper.words import short_commit
 
 Row = dict[str, Any]
 NOT_IN_PAPER = "not in the paper"
@@ -49,7 +50,7 @@ def beside(committed: Mapping[str, Any]) -> list[Row]:
     """
     makers = {"mixture": _mixture, "edited": _edited, "iterate": _iterate}
     return [
-        {"experiment": name, **row, "made": f"committed {whole['commit'][:12]}"}
+        {"experiment": name, **row, "made": f"committed {short_commit(whole['commit'])}"}
         for name, whole in committed.items()
         for row in makers[name](whole["data"])
     ]

@@ -5,6 +5,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from paper.words import short_commit
+
 VERDICT_CLASS = {
     "holds": "good",
     "holds under a condition": "partly",
@@ -110,8 +112,8 @@ def experiments(result: dict[str, Any]) -> str:
     return (
         "<p>Small decoders trained on human, synthetic and edited text: equal numbers of tokens and updates in every "
         "arm, settings chosen on human text alone, evaluation text without any thirteen words in a row of training "
-        "text. Values are changes of held-out loss in nats a token unless a statement says otherwise, with the "
-        "half-width of the 95 % interval over seeds and the standard error over works of the test text.</p>"
+        "text. Values are changes of the loss on human test text in nats a token unless a statement says otherwise, "
+        "with the half-width of the 95 % interval over seeds and the standard error over works of the test text.</p>"
         + "".join(parts)
         + f"<h3>Made in this run</h3><p>{within} of {judged} comparisons of models that this run trained lie inside "
         "the 95 % prediction interval of the committed ones (a model that two experiments share counts in each). The "
@@ -136,7 +138,7 @@ def origin(results: dict[str, dict[str, Any]]) -> str:
             "step": name,
             "seed": result["seed"],
             "seconds": result["wall_seconds"],
-            "commit": (result["commit"] or "no checkout")[:18],
+            "commit": short_commit(result["commit"]),
             "processor": f"{result['machine']['processor']}, {result['machine']['cores']} cores",
             "versions": ", ".join(f"{package} {number}" for package, number in result["versions"].items()),
         }

@@ -91,6 +91,15 @@ def test_false_alarms_are_counted_once_a_measurement():
     assert entry.chance_of_false_alarm(100) == pytest.approx(6.314e-3, rel=1e-3)
 
 
+def test_comparisons_at_wider_intervals_are_counted_apart():
+    wide = Comparison("interval", True, {"value": 1.0}, random=True, level=0.05)
+    stated = (agrees("narrow", 1.0, 0.1, 1.0), wide, Comparison("other interval", True, {}, random=True, level=0.05))
+    text = table.summary([evaluate(Claim("both", "", "", "paper", "algebra", lambda: Outcome(stated=stated)))])
+    assert "1 distinct comparisons of estimates at 4 standard errors" in text
+    assert "2 distinct comparisons at Student's 95 % interval" in text
+    assert "about 0.1 of them" in text
+
+
 def test_rational_inverse_and_definiteness_against_floating_point():
     matrix = np.random.default_rng(0).integers(-4, 5, size=(4, 4)) + 6 * np.eye(4, dtype=int)
     exact_inverse = inverse(np.array([[Fraction(int(v)) for v in row] for row in matrix], dtype=object))

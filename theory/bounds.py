@@ -209,7 +209,7 @@ def disjoint_bound(T: int, d: int, counts: Sequence[int]) -> np.ndarray:
     Cauchy-Schwarz bounds by (m/V)^2 d e_n E tr(H 1_V R_n 1_V) <= (m/V)^2 d e_n d f c_V.  QED
 
     ``disjoint_uniform_bound`` is its closed form. The note in paper/ proves e_n <= 5 for all disjoint blocks
-    and e_n <= 2 (1+a)^n - 1 <= 2 e - 1 for equal ones. Conjecture: e_n <=
+    and e_{n+1} <= 2 (1+a)^n - 1 <= 2 e - 1 for n equal ones. Conjecture: e_{n+1} <=
     ``closed_forms.disjoint_limit``; confirmed by ``disjoint.disjoint_exact`` in all 9,206 cases with even
     T <= 30, 1 <= d <= T-2 and up to four equal blocks, where the error also falls with d.
 

@@ -28,8 +28,8 @@ def variance_curve(rule: str, n: int, generations: int, added: float = 0.0) -> n
     A fit of variance C writes n points of variance C + added around its mean. With h^2 = added and N = g n
     points pooled:
 
-        replace:     C_{g+1} = (1 - 1/n) (C_g + h^2), so (1 - 1/n)^g without h and at most h^2 (n - 1) for
-            ever with it;
+        replace:     C_{g+1} = (1 - 1/n) (C_g + h^2), so (1 - 1/n)^g without h, and with it the limit h^2 (n - 1),
+            from below or above;
         accumulate:  C_{g+1} = C_g (1 - 1/(n (g+1)^2)) + h^2 (1/(g+1) - 1/(n (g+1)^2)), so prod_j (1 - 1/(n
             j^2)) without h, and about 1 + h^2 (H_g - 1) with it;
         subsample:   C_g = K_g N (n-1)/((N-1) n) for the pool's K_g, which obeys a like recursion.

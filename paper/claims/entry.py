@@ -29,7 +29,8 @@ class Comparison:
         numbers: the measured numbers.
         powered: the comparison would have rejected the named wrong alternative; an unpowered pass is
             no evidence.
-        random: it compares estimates, so it can raise a false alarm at 4 standard errors.
+        random: it compares estimates, so it can raise a false alarm.
+        level: chance of one.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Comparison:
     numbers: Mapping[str, Number]
     powered: bool = True
     random: bool = False
+    level: float = FALSE_ALARM
 
 
 def readable(value: Any) -> Number:

@@ -525,7 +525,11 @@ CLAIMS: tuple[Claim, ...] = (
         check_disjoint_limit,
         latex=r"2q^n-\frac{aq^{2n}+2}{2+a}",
     ),
-    _claim("disjoint-full-coverage", "every row edited exactly once: (2e - 1) v in the limit", check_full_coverage),
+    _claim(
+        "disjoint-full-coverage",
+        "every row edited exactly once, in n equal blocks: (2e - 1) v as T/d and then n grow",
+        check_full_coverage,
+    ),
     _claim(
         "cauchy-schwarz-random",
         "eq. 37 and 42 hold for random rows and T >= d + 4: a true increment is at most half the paper's term",

@@ -336,8 +336,8 @@ CLAIMS: tuple[Claim, ...] = (
         check=check_theorem_2,
         equations=(6,),
         correction=(
-            "finite, but not 2 v: disjoint blocks that cover all rows tend to (2e - 1) v as T/d grows; "
-            "random rows obey v (1 + sum a_i) <= E_test <= v (1 + 2 sum a_i), bounded if and only if sum a_i is"
+            "finite, but not 2 v: equal disjoint blocks that cover all rows tend to (2e - 1) v as T/d and their number "
+            "grow; random rows obey v (1 + sum a_i) <= E_test <= v (1 + 2 sum a_i), bounded if and only if sum a_i is"
         ),
         tolerance="a bound is violated when an estimate lies 4 standard errors above it",
         seed=literal.SEED,

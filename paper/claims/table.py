@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from paper.claims.entry import Claim, Comparison, Entry, Number, Verdict, chance_of_false_alarm, evaluate
+from paper.claims.entry import FALSE_ALARM, Claim, Comparison, Entry, Number, Verdict, chance_of_false_alarm, evaluate
 
 VERDICTS: tuple[Verdict, ...] = ("holds", "holds under a condition", "fails", "untestable here")
 
@@ -17,12 +17,17 @@ def evaluate_all(claims: Iterable[Claim], before: Callable[[int, Claim], None]) 
     return entries
 
 
-def estimates(entries: Iterable[Entry]) -> list[Comparison]:
-    """Return the distinct comparisons of estimates: claims that share a measurement count it once."""
+def estimates(entries: Iterable[Entry], level: float | None = None) -> list[Comparison]:
+    """Return the distinct comparisons of estimates: claims that share a measurement count it once.
+
+    Args:
+        entries: of the ledger.
+        level: chance of a false alarm of those that are wanted; None: all.
+    """
     distinct: dict[tuple[str, tuple[tuple[str, Number], ...]], Comparison] = {}
     for entry in entries:
         for item in entry.comparisons:
-            if item.random:
+            if item.random and level in (None, item.level):
                 distinct[item.name, tuple(item.numbers.items())] = item
     return list(distinct.values())
 
@@ -39,11 +44,17 @@ def summary(entries: Sequence[Entry]) -> str:
         )
         if chosen:
             parts.append(f"{'The paper' if owner == 'paper' else 'This work'}: {len(chosen)} entries, {counts}.")
-    number = len(estimates(entries))
+    number = len(estimates(entries, FALSE_ALARM))
     if number:
         parts.append(
             f"{number} distinct comparisons of estimates at 4 standard errors: were all statements true, the chance of "
             f"at least one false alarm would be {chance_of_false_alarm(number):.2%}."
+        )
+    wider = [item for item in estimates(entries) if item.level != FALSE_ALARM]
+    if wider:
+        parts.append(
+            f"{len(wider)} distinct comparisons at Student's 95 % interval over the seeds: were there no differences "
+            f"at all, about {sum(item.level for item in wider):.1f} of them would be taken for one by chance."
         )
     broken = [entry.claim.id for entry in entries if entry.ours_broken]
     if broken:
@@ -119,8 +130,9 @@ def as_data(entries: Sequence[Entry]) -> dict[str, Any]:
             }
             for owner in ("paper", "this work")
         },
-        "estimates": len(estimates(entries)),
-        "chance_of_false_alarm": chance_of_false_alarm(len(estimates(entries))),
+        "estimates": len(estimates(entries, FALSE_ALARM)),
+        "chance_of_false_alarm": chance_of_false_alarm(len(estimates(entries, FALSE_ALARM))),
+        "interval_estimates": len(estimates(entries)) - len(estimates(entries, FALSE_ALARM)),
         "broken": [entry.claim.id for entry in entries if entry.ours_broken],
         "latex": {entry.claim.id: entry.claim.latex for entry in entries if entry.claim.latex},
         "tables": {

@@ -23,6 +23,7 @@ from paper.audit import SHARES
 from paper.beside import beside, paper_changes
 from paper.errors import InputError
 from paper.results import ROOT, git
+from paper.words import short_commit
 
 COMMITTED = ROOT / "paper" / "results" / "experiments" / "laptop"
 # Made with `toedit experiment NAME --preset gpu --sizes 8M-tokens-17m` on a GPU; nothing of them is made live.
@@ -162,8 +163,8 @@ def compared(name: str, live: dict[str, Any], whole: dict[str, Any], commit: str
                 "half_width": half,
                 "same_seed_nats": same[0] if same else None,
                 "within": None if half is None or difference is None else abs(difference) <= half,
-                "live": commit[:12],
-                "committed": whole["commit"][:12],
+                "live": short_commit(commit),
+                "committed": short_commit(whole["commit"]),
             }
         )
     return rows
