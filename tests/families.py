@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.model.config import ModelConfig
-from lm.model.decoder import Decoder, abstract, from_arrays, named
-from lm.model.parameters import is_matrix
+from lm.model.decoder import Decoder, from_arrays
+from lm.model.parameters import is_matrix, parameters
 
 LLAMA = ModelConfig(vocabulary=50, context=64, width=32, layers=2, heads=4, kv_heads=2, hidden=48)
 FAMILIES = {
@@ -31,7 +31,7 @@ FAMILIES = {
 def lively(config: ModelConfig, rng: np.random.Generator) -> Decoder:
     """Return a random model with large matrices, and scales and biases that are not one and zero."""
     arrays = {}
-    for name, leaf in named(abstract(config)).items():
+    for name, one in parameters(config).items():
         spread, mean = (0.16, 0.0) if is_matrix(name, config) else (0.1, float(name.endswith("_scale")))
-        arrays[name] = jnp.asarray(mean + spread * rng.standard_normal(leaf.shape), jnp.float32)
+        arrays[name] = jnp.asarray(mean + spread * rng.standard_normal(one.shape), jnp.float32)
     return from_arrays(config, arrays)

@@ -121,6 +121,22 @@ def test_generations_edit_the_edited(toedit, corpus, tmp_path):
     assert pq.read_table(out / "generation-2" / "a.jsonl.edits.parquet").num_rows > 0
 
 
+def test_generations_of_a_named_source_read_what_was_written(toedit, tmp_path):
+    out = tmp_path / "out"
+    options = ("--out", out, *FAST, "--generations", 2, "--stats", 0)
+    code, _, err = toedit("edit", "source:sotu", "--split", "validation", *options)
+    assert (code, err) == (0, "")
+    runs = [json.loads((out / f"generation-{g}" / "run.json").read_text()) for g in (1, 2)]
+    assert [run["settings"]["split"] for run in runs] == ["validation", None]
+    stats = [json.loads((out / f"generation-{g}" / "stats.json").read_text())["total"] for g in (1, 2)]
+    assert stats[0]["documents"] == stats[1]["documents"] > 0
+    assert toedit("verify", out / "generation-1", "--edits", out / "generation-2", "--documents", 1)[0] == 0
+    code, _, err = toedit("edit", "source:sotu", "--field", "body", *options)
+    assert code == 2
+    assert "leave --field out" in err
+    assert err.count("\n") == 1
+
+
 def test_shards_share_a_folder(toedit, corpus, tmp_path):
     out = tmp_path / "out"
     code, printed, _ = toedit("edit", corpus, "--out", out, *FAST, "--shard", "1/2")

@@ -35,14 +35,14 @@ def test_statistics_are_drawn_whatever_the_text_spells():
     document = TokenizedDocument("key", tokens, spans, np.arange(M) > 0, TEXT.encode())
     yes, no = np.ones(M, bool), np.zeros(M, bool)
     made = Decisions(number, yes, no, tokens[::-1].copy(), number, number)
-    found = Statistics.empty(EditConfig(select="band", threshold=0.5, upper=0.9, delete_below=0.001))
+    found = Statistics(EditConfig(select="band", threshold=0.5, upper=0.9, delete_below=0.001))
     for domain in (TEXT, "b"):
         found.add(document, made, domain)
         found.add_sampled(document, made, domain, number, tokenizer)
     found.add(document, made._replace(token=tokens), "nothing changed")
     drawn = _drawn(editing.picture(summary(found, tokenizer)))
     assert drawn == _drawn(editing.picture(summary(found, tokenizer)))
-    assert _drawn(editing.picture(summary(Statistics.empty(PRESETS["filter"]), tokenizer))) != drawn
+    assert _drawn(editing.picture(summary(Statistics(PRESETS["filter"]), tokenizer))) != drawn
 
 
 def test_generations_are_drawn():

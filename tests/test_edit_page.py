@@ -50,7 +50,7 @@ def content():
     number = np.full(M, np.nan, np.float32)
     number[selected] = 0.0123
     made = Decisions(np.full(M, 0.9912, np.float32), selected, deleted, token, number, np.full(M, 0.25, np.float32))
-    found = Statistics.empty(PRESETS["released"])
+    found = Statistics(PRESETS["released"])
     found.add(document, made, DOMAIN)
     found.add_sampled(document, made, DOMAIN, np.full(M, 0.5, np.float32), tokenizer)
     read = summary(found, tokenizer)
@@ -93,5 +93,5 @@ def test_the_page_loads_and_runs_nothing_and_names_its_numbers(content):
 
 def test_without_changes_the_page_says_so():
     tokenizer = Tokenizer.train([TEXT], 257)
-    empty = page(summary(Statistics.empty(PRESETS["paper"]), tokenizer), {})
+    empty = page(summary(Statistics(PRESETS["paper"]), tokenizer), {})
     assert "No sampled document was changed" in empty

@@ -13,6 +13,8 @@ import zstandard
 from lm.data import readers, sources
 from lm.data.readers import BOM, Input, Reading
 from lm.editing import records as module
+from lm.editing.chunks import chunks
+from lm.editing.inputs import Task
 from lm.editing.records import Aside, Item, check_field, records
 from lm.errors import InputError
 
@@ -162,6 +164,9 @@ def test_columns_of_parquet_that_are_no_text(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(InputError, match="cannot be read"):
         _all(path)
+    pq.write_table(pa.Table.from_arrays([pa.array(["x"])] * 3, ["id", "text", "id"]), path)
+    with pytest.raises(InputError, match="several columns 'id'; rename or remove"):
+        _all(path)
 
 
 def test_damaged_compression_and_splits_are_refused(tmp_path):
@@ -179,6 +184,23 @@ def test_progress_is_the_file(tmp_path):
     told = []
     list(records(Input(str(path)), Reading(), told.append))
     assert sum(told) == path.stat().st_size
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.parquet"])
+def test_chunks_of_long_records_know_the_bytes_that_were_read(tmp_path, name):
+    texts = [hashlib.shake_256(b"%d" % number).hexdigest(21_000) for number in range(300)]
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        pq.write_table(pa.table({"text": texts}), path, use_dictionary=False, compression="none")
+    else:
+        line = '{"text": "%s"}' if name.endswith("jsonl") else "%s"
+        path.write_text("".join(line % text + "\n" for text in texts))
+    reading = Reading(unit="line")
+    found = list(chunks(Task(str(path), name, "x", path.stat().st_size), reading, 4 << 20))
+    assert len(found) == 3
+    assert sum(chunk.size for chunk in found) == path.stat().st_size
+    for chunk in found:  # a reader is up to a buffer of 1 MiB ahead
+        assert chunk.size == pytest.approx(sum(len(one.raw) for one in chunk.stretches), abs=1.1 * (1 << 20))
 
 
 def test_named_sources_are_lines_of_json():

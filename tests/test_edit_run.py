@@ -1,5 +1,6 @@
 """Editing files: whole and in their order, continued inside a file, in shards; applied, undone and checked again."""
 
+import concurrent.futures
 import gzip
 import json
 import resource
@@ -12,6 +13,7 @@ import pytest
 import zstandard
 from edit_worker import CONTEXT, EDIT
 
+from lm.editing import folder
 from lm.editing.check import verify
 from lm.editing.config import EditConfig
 from lm.editing.documents import DocumentEncoder
@@ -176,6 +178,30 @@ def test_shards_are_the_whole_run(corpus, edited, tmp_path, prior):
     assert outcomes[-1] == edited[1]
 
 
+def test_what_another_process_is_writing_is_not_cleared(tmp_path):
+    out = tmp_path / "out"
+    folder.begin(out, {"format": 1})
+
+    def write():
+        for number in range(300):
+            folder.write(out, out / f"{number}.json", b"{}")
+
+    def rebuild():
+        for _ in range(300):
+            with folder.scratch(out, "deep/a.jsonl") as parts:
+                (parts / "000000").write_bytes(b"")
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        running = [pool.submit(write), pool.submit(rebuild)]
+        while not all(one.done() for one in running):
+            folder.clear(out)
+        for one in running:
+            one.result()
+    folder.clear(out)
+    assert set(files(out)) == {folder.RUN, *(f"{number}.json" for number in range(300))}
+    assert not (out / folder.PARTS).exists()
+
+
 def test_neither_order_nor_chunks_change_what_is_edited(corpus, edited, tmp_path, prior):
     out = tmp_path / "other"
     tasks = find_tasks([str(corpus)], out)[::-1]
@@ -315,6 +341,33 @@ def test_verify_finds_what_was_changed(corpus, edited, prior):
         verify(tasks, out, prepare_prior(load("tiny"), context=64))
 
 
+def test_verify_knows_nan_at_any_depth_and_indices_of_any_width(tmp_path, prior):
+    path, out, nan = tmp_path / "in" / "a.parquet", tmp_path / "out", float("nan")
+    path.parent.mkdir()
+    kinds = {
+        "text": pa.dictionary(pa.int8(), pa.string()),
+        "x": pa.list_(pa.struct({"y": pa.float64()})),
+        "fixed": pa.list_(pa.float32(), 2),
+        "map": pa.map_(pa.string(), pa.float16()),
+        "tags": pa.list_(pa.dictionary(pa.int16(), pa.string())),
+    }
+    rows = [
+        {"text": CODE, "x": [{"y": nan}, None, {"y": 1.0}], "fixed": [nan, 0.0], "map": [("a", np.float16(nan))]},
+        {"text": None, "x": None, "fixed": None, "map": None},
+        {"text": CODE * 2, "x": [], "fixed": [1.0, None], "map": [], "tags": ["b", "a", None]},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(kinds)), path)
+    assert edit(path.parent, out, prior).summary["total"]["changed"]
+    tasks = find_tasks([str(path.parent)], out)
+    assert verify(tasks, out, prior).differences == 0
+    table = pq.read_table(out / "a.parquet")
+    for column, other in (("x", [{"y": 2.0}, None, {"y": 1.0}]), ("fixed", [nan, -0.0]), ("tags", ["b"])):
+        values = [other, *table[column].to_pylist()[1:]]
+        place, field = table.schema.get_field_index(column), table.schema.field(column)
+        pq.write_table(table.set_column(place, field, pa.array(values, field.type)), out / "a.parquet")
+        assert verify(tasks, out, prior).differences == 1, column
+
+
 def test_inputs_keep_their_layout_and_never_meet(tmp_path):
     for name in ("a/x.jsonl", "b/x.jsonl", "b/c/y.txt", "b/.hidden/z.txt", "b/x.jsonl.edits.parquet"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -338,6 +391,7 @@ def test_inputs_keep_their_layout_and_never_meet(tmp_path):
         (("a/x.jsonl", "b/x.jsonl"), "would both be written"),
         (("b/x.jsonl", "b/x.jsonl.edits.parquet"), "would both be written"),
         (("nothing",), "there is no file"),
+        (("x" * 300 + ".txt",), r"x\.txt cannot be read"),
     ):
         with pytest.raises(InputError, match=said):
             names(*inputs)

@@ -58,7 +58,7 @@ def cases(tokenizer):
 
 
 def _of(cases, tokenizer):
-    found = Statistics.empty(CONFIG)
+    found = Statistics(CONFIG)
     for document, decisions, domain, after in cases:
         found.add(document, decisions, domain)
         found.add_sampled(document, decisions, domain, after, tokenizer)
@@ -73,14 +73,14 @@ def _canonical(found):
 def test_parts_merge_into_the_whole_whatever_the_cut_and_the_order(cases, tokenizer):
     whole = _of(cases, tokenizer)
     for size in (1, 5, 23):
-        merged = Statistics.empty(CONFIG)
+        merged = Statistics(CONFIG)
         for first in reversed(range(0, len(cases), size)):
             part = _of(cases[first : first + size], tokenizer)
             merged.merge(Statistics.from_json(json.loads(json.dumps(part.to_json()))))
         assert _canonical(merged) == _canonical(whole)
         assert summary(merged, tokenizer) == summary(whole, tokenizer)
     with pytest.raises(ValueError, match="different edits"):
-        whole.merge(Statistics.empty(PRESETS["paper"]))
+        whole.merge(Statistics(PRESETS["paper"]))
 
 
 def test_counts_and_rates_are_those_of_the_documents(cases, tokenizer):
@@ -177,7 +177,7 @@ def test_positions_near_a_threshold_are_counted_on_their_side(tokenizer):
     )
     no = np.zeros(M, bool)
     made = Decisions(probability, no, no, document.tokens, probability, probability)
-    found = Statistics.empty(PRESETS["paper"])
+    found = Statistics(PRESETS["paper"])
     found.add(document, made, "near")
     # float32 moves each by 3e-8 at most, much less than any distance is from a limit.
     near = {row["relative_distance"]: row for row in summary(found, tokenizer)["total"]["near"]}
@@ -198,7 +198,7 @@ def test_examples_and_documents_show_the_text_around_the_edits(cases, tokenizer)
         assert row["p_old"] == float(made.probability[row["index"]])
         assert row["deleted"] or row["new"] == tokenizer.decode([made.token[row["index"]]]).decode()
     assert len(found["documents"]) == SHOWN * len(DOMAINS)
-    everything = Statistics.empty(CONFIG)
+    everything = Statistics(CONFIG)
     long = cases[23]
     everything.add_sampled(long[0], long[1], "long", long[3], tokenizer)
     for shown in (*found["documents"], *summary(everything, tokenizer)["documents"]):
@@ -269,7 +269,7 @@ def test_frequent_counts_are_exact_below_the_limit_and_bounded_beyond(rng):
 
 def test_domains_beyond_the_limit_are_counted_together(cases, tokenizer, monkeypatch):
     monkeypatch.setattr(statistics, "DOMAINS", 3)
-    found = Statistics.empty(CONFIG)
+    found = Statistics(CONFIG)
     for number, (document, decisions, *_) in enumerate(cases):
         found.add(document, decisions, f"domain {number}" + "x" * 200)
     domains = summary(found, tokenizer)["domains"]

@@ -1,5 +1,6 @@
 """`toedit plan` and `toedit experiment`: a whole experiment on real text, killed and run again; bad input."""
 
+import concurrent.futures
 import csv
 import json
 import os
@@ -19,6 +20,7 @@ from lm.experiments.nodes import Stage
 from lm.experiments.presets import PRESETS, Preset, Setup, Texts
 from lm.experiments.tables import tables
 from lm.experiments.texts import prepare
+from lm.experiments.workers import make
 from paper import results
 from paper.commands.plan import spread
 from paper.main import Command, main
@@ -133,6 +135,14 @@ def test_a_killed_experiment_goes_on_to_the_same_numbers(toedit, tmp_path, monke
         code, _, said = toedit(*command, tmp_path / "a", *more)
         assert (code, said.count("\n")) == (2, 1)
         assert "another configuration" in said
+
+
+def test_experiments_made_at_the_same_time_share_a_folder(tmp_path):
+    prepare(SETUP.texts)
+    runs = [cell.run for cell in mixture(SMALL)[:2]]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:  # both are told of before a worker has begun
+        stages = list(pool.map(lambda run: make([run], tmp_path / "out", SETUP, processes=1), runs))
+    assert all(stage.finished(run) for stage, run in zip(stages, runs, strict=True))
 
 
 def test_the_papers_preset_is_a_plan(toedit):

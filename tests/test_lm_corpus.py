@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import random
+import resource
 import subprocess
 import sys
 
@@ -155,6 +156,18 @@ def test_writer_leaves_what_was_there_when_it_fails(corpus, tmp_path):
         raise KeyboardInterrupt
     assert _same(token_files.read(folder)[0], corpus)
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
+
+
+@pytest.mark.parametrize("most", [2, 100, 10_000])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(corpus, tmp_path, most):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))  # stands for the disk: no file may be longer
+    try:
+        with pytest.raises(InputError, match=r"cannot be written .* make room there"):
+            token_files.write(corpus, tmp_path / "corpus", {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_token_files_are_replaced(corpus, tmp_path):

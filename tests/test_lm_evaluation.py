@@ -257,23 +257,16 @@ def _error(numerator, denominator):
     return error
 
 
-def test_evaluations_are_kept_joined_and_compared(model, corpus):
+def test_evaluations_are_kept_and_joined(model, corpus):
     whole = evaluate(model, corpus, END)
     again = Evaluation.from_json(json.loads(json.dumps(whole.to_json())))
     assert again.score("a") == whole.score("a")
-    assert again.difference(whole) == (0.0, 0.0)
     halves = join([evaluate(model, corpus.select(part), END) for part in (range(6), range(6, 12))])
     for domain in ("a", "b", None):
         one, other = whole.score(domain), halves.score(domain)
         assert (one.tokens, one.works, one.documents) == (other.tokens, other.works, other.documents)
         assert one.perplexity == pytest.approx(other.perplexity, rel=1e-5)
         assert one.perplexity_error == pytest.approx(other.perplexity_error, rel=1e-4)
-    change, error = evaluate(model, corpus, END, stride=50).difference(whole)
-    assert change != 0
-    assert error is not None
-    assert error > 0
-    with pytest.raises(InputError, match="cannot be compared"):
-        whole.difference(evaluate(model, corpus.select([0, 1]), END))
     calls = []
     evaluate(model, corpus, END, progress=calls.append)
     assert calls[-1] == len(corpus.tokens)

@@ -340,6 +340,16 @@ def test_a_complete_corpus_is_left_alone_and_another_is_refused(tmp_path, undist
         corpus.write(path / "c.jsonl", _pretrained(), CONFIG, {})
 
 
+def test_a_file_of_something_else_is_refused_and_stays_as_it_is(tmp_path, undisturbed):
+    for name, pack in (("c.jsonl", bytes), ("c.jsonl.zst", zstandard.compress)):
+        path = tmp_path / name
+        for content in (pack(b'{"text": "mine"}'), pack(undisturbed[:-1]), b'{"text": "mine"}'):
+            path.write_bytes(content)
+            with pytest.raises(InputError, match="remove the file or choose another --out"):
+                corpus.write(path, _pretrained(), CONFIG, {})
+            assert path.read_bytes() == content
+
+
 def test_the_command_writes_a_corpus_of_a_model_in_a_folder(tmp_path):
     pretrained = _pretrained()
     write_model(tmp_path / "model", pretrained.model, pretrained.tokenizer)

@@ -14,19 +14,27 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import zstandard
 
-from lm.data import fetch, passages, sources, splits
+from lm.data import fetch, passages, prepare, sources, splits
 from lm.data.extract import books, reference, source_code, synthetic, talk
 from lm.data.extract.text import Extract, from_html, from_utf8
 from lm.data.fetch import Package
 from lm.data.sources import Document, Source
 from lm.errors import InputError
+from lm.experiments import texts
+from lm.experiments.presets import Texts
 from paper.commands.fetch import Fetch
 
 PYTHON = sys.executable
+PREPARED: list[tuple[Callable[[Any], Any], Any]] = [
+    (prepare.prepare, {"sources": ("human",), "vocabulary": 300, "train_tokens": 500, "test_tokens": 100}),
+    (texts.prepare, Texts(("human",), (), "written", 300, 500, 100, 320)),
+]
 
 
 # ---- packages ----
@@ -141,6 +149,12 @@ def test_unusable_cache_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("TOEDIT_CACHE", str(tmp_path / "file"))
     with pytest.raises(InputError, match="TOEDIT_CACHE"):
         sources.load("python")
+    for make, config in PREPARED:
+        with pytest.raises(InputError, match="TOEDIT_CACHE"):
+            make(config)
+    _wheel(tmp_path, FILES)
+    with pytest.raises(InputError, match="TOEDIT_CACHE"):
+        fetch.member_to_file(tmp_path / package.filename, "thing/data/one.txt", tmp_path / "file" / "one")
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
@@ -689,6 +703,29 @@ def test_source_that_fails_leaves_nothing(letters, monkeypatch):
     with pytest.raises(InputError, match="fetch again"):
         sources.load("letters")
     assert [path.suffix for path in letters.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(("make", "config"), PREPARED)
+def test_text_is_made_ready_by_one_process_at_a_time(tmp_path, monkeypatch, make, config):
+    monkeypatch.setenv("TOEDIT_CACHE", str(tmp_path))
+    for name in ("human", "written"):
+
+        def extract(archives, name=name):
+            for work in range(100):
+                words = (hashlib.sha256(f"{name} {work} {place}".encode()).hexdigest()[:6] for place in range(40))
+                yield Extract(f"{work}", "", " ".join(words))
+
+        monkeypatch.setitem(sources.SOURCES, name, Source(name, (), "none", "words", 0.1, extract))
+    made = make(config)
+    (folder,) = (path for kind in ("corpora", "experiments") for path in tmp_path.glob(f"{kind}/[!.]*"))
+    (folder / ("about.json" if make is texts.prepare else "tokenizer.json")).unlink()
+    with ThreadPoolExecutor() as pool:
+        with fetch.locked(folder):
+            waiting = pool.submit(make, config)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.5)
+        again = waiting.result()
+    assert list(again.test.ids) == list(made.test.ids)
 
 
 def test_unknown_sources_are_refused_at_once():

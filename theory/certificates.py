@@ -55,10 +55,6 @@ def _select(x: Vector, block: Sequence[int]) -> Vector:
     return tuple(entry if t in block else Fraction(0) for t, entry in enumerate(x))
 
 
-def _square(x: Vector) -> Fraction:
-    return sum((entry * entry for entry in x), Fraction(0))
-
-
 def _inverse(A: Matrix) -> Matrix:
     """Gauss-Jordan inverse; InputError if A is singular."""
     n = len(A)

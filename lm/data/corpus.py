@@ -5,6 +5,7 @@ A folder of token files holds tokens.npy, starts.npy and sizes.npy (memory-mappe
 so it is there whole or not at all. Neither writing nor reading needs memory that grows with the corpus.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -179,8 +180,10 @@ class _Npy:
 
     def close(self) -> None:
         if not self._file.closed:
-            self._header()
-            self._file.close()
+            try:
+                self._header()
+            finally:
+                self._file.close()
 
 
 _SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
@@ -207,7 +210,7 @@ class Writer:
             about: JSON-serialisable notes to keep beside: source, tokenizer; the writer's own copy may be added to.
 
         Raises:
-            InputError: the folder cannot be made, or is there with other content than token files.
+            InputError: the folder cannot be made or written, or is there with other content than token files.
         """
         self._target, self.about = folder, dict(about)
         try:
@@ -215,20 +218,20 @@ class Writer:
                 raise InputError(f"{folder} is there and holds no token files; name another folder")
             folder.parent.mkdir(parents=True, exist_ok=True)
             self._beside = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-            self.folder = self._beside / "new"
-            self.folder.mkdir()
         except OSError as error:
             raise _unwritable(folder, error) from error
-        kind = np.dtype(token_type(size))
+        self.folder = self._beside / "new"
         self.documents = self.tokens = 0
         self._size, self._digest, self._names = size, _Digest(), {name: list[str]() for name in COLUMNS}
-        self._arrays = {
-            "tokens": _Npy(self.folder / "tokens.npy", kind),
-            "starts": _Npy(self.folder / "starts.npy", np.dtype(np.int64)),
-            "sizes": _Npy(self.folder / "sizes.npy", np.dtype(np.int64)),
-        }
+        kinds = {"tokens": token_type(size), "starts": np.int64, "sizes": np.int64}
+        try:
+            self.folder.mkdir()
+            self._table = pq.ParquetWriter(self.folder / "documents.parquet", _SCHEMA, compression="zstd")
+            self._arrays = {name: _Npy(self.folder / f"{name}.npy", np.dtype(kind)) for name, kind in kinds.items()}
+        except OSError as error:
+            shutil.rmtree(self._beside, ignore_errors=True)
+            raise _unwritable(folder, error) from error
         self._arrays["starts"].append(np.zeros(1, np.int64))
-        self._table = pq.ParquetWriter(self.folder / "documents.parquet", _SCHEMA, compression="zstd")
 
     def append(
         self,
@@ -288,9 +291,9 @@ class Writer:
         except OSError as error:
             raise _unwritable(self._target, error) from error
         finally:
-            for array in self._arrays.values():
-                array.close()
-            self._table.close()
+            for part in (*self._arrays.values(), self._table):
+                with contextlib.suppress(OSError):  # of a disk that is full; the first error was told
+                    part.close()
             shutil.rmtree(self._beside, ignore_errors=True)
 
     def _finish(self) -> None:

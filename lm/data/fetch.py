@@ -245,7 +245,8 @@ def member_to_file(archive: pathlib.Path, member: str, path: pathlib.Path) -> pa
     Raises:
         InputError: the archive is damaged or has no such file; the path cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with usable(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with _readable(archive), zipfile.ZipFile(archive) as opened:
         if member not in opened.namelist():
             raise InputError(f"{archive.name} has no file {member}; fetch the version that is pinned")

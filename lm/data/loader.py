@@ -85,8 +85,6 @@ class Loader:
         steps: int,
         seed: int,
         local: slice | None = None,
-        most_epochs: float | None = None,
-        prefetch: int = 2,
     ):
         """Set up the iterator; nothing is read before the first batch.
 
@@ -99,12 +97,9 @@ class Loader:
             seed: of the orders of the documents.
             local: rows of the global batch that this process makes (see `local_rows`); by default its equal part
                 in the order of the processes.
-            most_epochs: limit for passes over a part; none by default.
-            prefetch: batches made ahead, by one thread; 0 for none.
 
         Raises:
-            InputError: what `Mixture` raises; a part that would be repeated too often; a batch that the processes
-                cannot divide.
+            InputError: what `Mixture` raises; a batch that the processes cannot divide.
         """
         if batch < 1 or context < 1 or steps < 0:
             raise InputError(f"a run of {steps} steps of {batch} x {context} tokens is none; use positive numbers")
@@ -116,7 +111,7 @@ class Loader:
                 )
             local = slice(process * batch // processes, (process + 1) * batch // processes)
         mixture = Mixture(parts, end, context, seed)
-        self.use: tuple[Use, ...] = mixture.use(batch * steps, most_epochs)
+        self.use: tuple[Use, ...] = mixture.use(batch * steps)
         """What the run takes of each part, by part."""
         self.steps = steps
         self._parts = parts
@@ -124,7 +119,7 @@ class Loader:
         self._print: str | None = None
         data = grain.MapDataset.source(_Batches(mixture, batch, steps, local))
         # Threads of this process: a worker process would copy batches and start slowly to save what is no work.
-        options = grain.ReadOptions(num_threads=min(prefetch, 1), prefetch_buffer_size=prefetch)
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)  # batches made ahead
         self._iterator = iter(data.to_iter_dataset(options))
 
     @property

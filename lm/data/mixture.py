@@ -157,25 +157,12 @@ class Mixture:
         number, own = self.part(row)
         return self._streams[number].row(own, self.context)
 
-    def use(self, rows: int, most_epochs: float | None = None) -> tuple[Use, ...]:
-        """Return what the first rows take of each part, in the order of the parts; nothing is read.
-
-        Args:
-            rows: of the run.
-            most_epochs: limit for passes over a part.
-
-        Raises:
-            InputError: a part would be repeated more often.
-        """
+    def use(self, rows: int) -> tuple[Use, ...]:
+        """Return what the first `rows` rows take of each part, in the order of the parts; nothing is read."""
         periods, left = divmod(rows, len(self._choice))
         counts = periods * self._weight + np.bincount(self._choice[:left], minlength=len(self._weight))
         uses = []
         for name, share, stream, count in zip(self._names, self._shares, self._streams, counts.tolist(), strict=True):
             epochs = count * self.context / stream.epoch
             uses.append(Use(name, share, count, count * self.context, stream.epoch, epochs))
-            if most_epochs is not None and epochs > most_epochs:
-                raise InputError(
-                    f"the run would pass {epochs:.3g} times over {name} ({stream.epoch} tokens) and the limit is "
-                    f"{most_epochs:g}; lower its share or the number of steps, or raise the limit"
-                )
         return tuple(uses)

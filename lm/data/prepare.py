@@ -13,7 +13,7 @@ import numpy as np
 from lm.data import corpus as token_files
 from lm.data import sources
 from lm.data.corpus import Corpus
-from lm.data.fetch import cache_folder
+from lm.data.fetch import cache_folder, locked, usable
 from lm.data.passages import cut
 from lm.data.splits import SPLITS
 from lm.data.tokenising import from_documents
@@ -96,6 +96,14 @@ def _read(folder: pathlib.Path) -> Prepared:
     return Prepared(tokenizer, *corpora, about={split: notes for split, (_, notes) in read.items()})
 
 
+def _intact(folder: pathlib.Path) -> Prepared | None:
+    """Return what is there, if it is whole."""
+    if (folder / "tokenizer.json").exists():
+        with contextlib.suppress(InputError):
+            return _read(folder)
+    return None
+
+
 def prepare(config: Mapping[str, Any]) -> Prepared:
     """Return human text by its settings, from the cache or made anew (also if the cache is damaged).
 
@@ -104,13 +112,14 @@ def prepare(config: Mapping[str, Any]) -> Prepared:
             also of the validation split}.
 
     Raises:
-        InputError: what fetching raises; more tokens asked for than there are.
+        InputError: what fetching raises; more tokens asked for than there are; a cache that cannot be written.
     """
     name = hashlib.sha256(json.dumps([FORMAT, dict(config)], sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_folder() / "corpora" / name
-    if (folder / "tokenizer.json").exists():
-        with contextlib.suppress(InputError):
-            return _read(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _make(config, folder)
-    return _read(folder)
+    with usable(folder):
+        if (found := _intact(folder)) is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(folder):
+                if (found := _intact(folder)) is None:
+                    _make(config, folder)
+    return found or _read(folder)

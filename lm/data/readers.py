@@ -69,8 +69,6 @@ class Record:
         text: as in the input; a byte order mark at the start of a file is left out.
         file: as found.
         line: of its first byte, or row of a Parquet file, from 1.
-        offset: of its first byte in the file (uncompressed); 0 where the file has no lines.
-        raw: its bytes, line end included; empty where the file has no lines.
     """
 
     id: str
@@ -79,8 +77,6 @@ class Record:
     text: str
     file: str
     line: int
-    offset: int = 0
-    raw: bytes = b""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +125,10 @@ def find(inputs: Sequence[str]) -> list[Input]:
             found[name] = Input(name)
             continue
         for path in _paths(name):
-            found[str(path)] = Input(str(path), path.stat().st_size)
+            try:
+                found[str(path)] = Input(str(path), path.stat().st_size)
+            except OSError as error:  # such as a link to nothing, which a glob finds
+                raise _unreadable(path, error) from error
     if not found:
         raise InputError("there is nothing to read; name files, folders or sources")
     return list(found.values())
@@ -146,7 +145,7 @@ def _paths(name: str) -> list[pathlib.Path]:
             return inside
         found = [path] if path.exists() else sorted(map(pathlib.Path, glob.glob(name, recursive=True)))  # noqa: PTH207 (absolute patterns)
     except OSError as error:
-        raise InputError(f"{name} cannot be read ({error.strerror or error}); name another file") from error
+        raise _unreadable(name, error) from error
     if not found:
         raise InputError(
             f"there is no file {name}; name a file, a folder, a glob, source:NAME (see toedit fetch --list) or hub:NAME"
@@ -157,6 +156,10 @@ def _paths(name: str) -> list[pathlib.Path]:
                 f"the format of {file} is not known; end its name in {', '.join(FORMATS)}, perhaps with .gz or .zst"
             )
     return found
+
+
+def _unreadable(name: str | pathlib.Path, error: OSError) -> InputError:
+    return InputError(f"{name} cannot be read ({error.strerror or error}); name another file")
 
 
 def _shown(path: pathlib.Path, folder: pathlib.Path) -> bool:
@@ -231,18 +234,20 @@ def _checked(content: object, what: str) -> str:
 
 
 def own_id(row: Mapping[str, Any]) -> str | None:
-    """Return the id that a row of fields has."""
+    """Return the id that a row of fields has, as text that has a UTF-8."""
     given = row.get("id")
     if isinstance(given, bytes):
         given = given.decode(errors="backslashreplace")
-    return (str(given) if isinstance(given, str | int) else None) or None
+    if not isinstance(given, str | int):
+        return None
+    return str(given).encode(errors="backslashreplace").decode() or None  # JSON can spell half a surrogate pair
 
 
-def _record(row: dict[str, Any], reading: Reading, file: str, line: int, offset: int = 0, raw: bytes = b"") -> Record:
+def _record(row: dict[str, Any], reading: Reading, file: str, line: int) -> Record:
     """Return the record of a row of fields; raises UnusableError."""
     text = _checked(row.get(reading.field), f"the field {reading.field!r}")
     identity = own_id(row) or f"{file}:{line}"
-    return Record(identity, identity, reading.domain, text, file, line, offset, raw)
+    return Record(identity, identity, reading.domain, text, file, line)
 
 
 def open_content(path: pathlib.Path) -> tuple[pa.NativeFile, BinaryIO]:
@@ -285,20 +290,17 @@ def guarded(
     return guarded
 
 
-def _lines(content: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-    """Return number, offset and bytes of each line, the line end included; a line that is too long as b""."""
-    number = offset = 0
+def _lines(content: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Return number and bytes of each line, the line end included; a line that is too long as b""."""
+    number = 0
     while line := content.readline(LONGEST_LINE + 1):
         number += 1
-        size = len(line)
-        if size > LONGEST_LINE:
+        if len(line) > LONGEST_LINE:
             while rest := content.readline(1 << 20):
-                size += len(rest)
                 if rest.endswith(b"\n"):
                     break
             line = b""
-        yield number, offset, line
-        offset += size
+        yield number, line
 
 
 @guarded
@@ -308,7 +310,7 @@ def _jsonl(
     file, content = open_content(path)
     with file, content:
         tell, name = Advance(file, advance), str(path)
-        for number, offset, raw in _lines(content):
+        for number, raw in _lines(content):
             tell()
             try:
                 if not raw:
@@ -316,7 +318,7 @@ def _jsonl(
                 line = raw.removeprefix(BOM) if number == 1 else raw
                 if not line.strip():
                     raise UnusableError("the line is blank")
-                record = _record(object_of(line), reading, name, number, offset, raw)
+                record = _record(object_of(line), reading, name, number)
             except UnusableError as error:
                 aside(Bad(name, number, str(error)))
                 continue
@@ -344,7 +346,7 @@ def _text(
     file, content = open_content(path)
     with file, content:
         tell, name = Advance(file, advance), str(path)
-        for number, offset, raw in _UNITS[reading.unit](content):
+        for number, raw in _UNITS[reading.unit](content):
             tell()
             try:
                 if not raw:
@@ -357,38 +359,38 @@ def _text(
                 aside(Bad(name, number, str(error)))
                 continue
             identity = name if reading.unit == "file" else f"{name}:{number}"
-            yield Record(identity, name, reading.domain, text, name, number, offset, raw)
+            yield Record(identity, name, reading.domain, text, name, number)
         tell(now=True)
 
 
-def _whole(content: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-    yield 1, 0, content.read()
+def _whole(content: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    yield 1, content.read()
 
 
-def _filled_lines(content: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-    return (found for found in _lines(content) if not found[2] or found[2].strip())
+def _filled_lines(content: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    return ((number, line) for number, line in _lines(content) if not line or line.strip())
 
 
-def _paragraphs(content: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-    """Return line, offset and bytes of each stretch of lines that are not blank."""
+def _paragraphs(content: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Return line and bytes of each stretch of lines that are not blank."""
     held: list[bytes] = []
-    number = offset = size = 0
-    for place, start, line in _lines(content):
+    number = size = 0
+    for place, line in _lines(content):
         if held and (not line.strip() or size + len(line) > LONGEST_LINE):
-            yield number, offset, b"".join(held)
+            yield number, b"".join(held)
             held, size = [], 0
         if not line:
-            yield place, start, line
+            yield place, line
         elif line.strip():
             if not held:
-                number, offset = place, start
+                number = place
             held.append(line)
             size += len(line)
     if held:
-        yield number, offset, b"".join(held)
+        yield number, b"".join(held)
 
 
-_UNITS: dict[Unit, Callable[[BinaryIO], Iterator[tuple[int, int, bytes]]]] = {
+_UNITS: dict[Unit, Callable[[BinaryIO], Iterator[tuple[int, bytes]]]] = {
     "file": _whole,
     "paragraph": _paragraphs,
     "line": _filled_lines,
@@ -401,7 +403,7 @@ def _parquet(
 ) -> Iterator[Record]:
     name, number = str(path), 0
     with pq.ParquetFile(path, pre_buffer=False) as file:
-        wanted = [column for column in (reading.field, "id") if column in file.schema_arrow.names]
+        wanted = wanted_columns(path, file.schema_arrow.names, reading.field)
         if reading.field not in wanted:
             columns = ", ".join(file.schema_arrow.names)
             raise InputError(f"{path} has no column {reading.field!r} but {columns}; name the column of the text")
@@ -418,6 +420,15 @@ def _parquet(
             place = size * number // max(file.metadata.num_rows, 1)
             advance(place - told)
             told = place
+
+
+def wanted_columns(path: pathlib.Path, names: Sequence[str], field: str) -> list[str]:
+    """Return which of a Parquet file's columns are read: the text's and "id"; raises InputError for two of one name."""
+    wanted = [name for name in dict.fromkeys((field, "id")) if name in names]
+    for name in wanted:
+        if names.count(name) > 1:
+            raise InputError(f"{path} has several columns {name!r}; rename or remove all but one")
+    return wanted
 
 
 def text_values(column: pa.Array) -> list[Any]:

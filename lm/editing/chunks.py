@@ -62,7 +62,7 @@ def chunks(task: Task, reading: Reading, most: int) -> Iterator[Chunk]:
         reading: how; the domain is the task's.
         most: bytes of a chunk, about; a longer record is a chunk of its own.
     """
-    read = told = 0
+    read = held = told = 0  # bytes: of the file so far, up to the stretches of the chunk, up to the chunk before
 
     def advance(size: int) -> None:
         nonlocal read
@@ -73,10 +73,10 @@ def chunks(task: Task, reading: Reading, most: int) -> Iterator[Chunk]:
     for one in records(Input(task.name, task.size), reading, advance):
         number = len(chunk.stretches)
         if size >= most or number >= STRETCHES or (number and size + len(one.raw) > 2 * most):
-            chunk.size, told = read - told, read
+            chunk.size, told = held - told, held
             yield chunk
             chunk, size = Chunk(task, chunk.number + 1, []), 0
         chunk.stretches.append(one)
-        size += len(one.raw)
+        size, held = size + len(one.raw), read
     chunk.last, chunk.size = True, max(read, task.size) - told
     yield chunk

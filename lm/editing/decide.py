@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.editing.config import Numbers, Rule
+from lm.editing.redraw import selects
 from lm.generation.sampling import pick, uniforms
 
 Array = jax.Array
@@ -70,7 +71,7 @@ def decide(
     chosen = jnp.take_along_axis(logits_NxV, token_N[:, None], axis=1)[:, 0]
     # Rounding may put the logit of a certain token above the sum's.
     probability = jnp.minimum(jnp.exp(chosen - log_total), 1.0)
-    selected = _selected(probability, numbers, rule) & editable_N
+    selected = selects(probability, numbers, rule) & editable_N
     deleted = (probability < numbers.delete_below) & editable_N & ~selected
     uniform = uniforms(numbers.seed, words_Nx2, position_N)
     drawn = _draw(logits_NxV, token_N, drawable_V, uniform, numbers, rule)
@@ -86,18 +87,6 @@ def decide(
         jnp.where(selected, jnp.minimum(drawn_probability, 1.0), jnp.nan),
         entropy,
     )
-
-
-def _selected(probability: Array, numbers: Numbers, rule: Rule) -> Array:
-    match rule.select:
-        case "at-least":
-            return probability >= numbers.threshold
-        case "above":
-            return probability > numbers.threshold
-        case "at-most":
-            return probability <= numbers.threshold
-        case "band":
-            return (probability >= numbers.threshold) & (probability <= numbers.upper)
 
 
 def _draw(

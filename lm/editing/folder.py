@@ -9,9 +9,10 @@ import fcntl
 import json
 import os
 import pathlib
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 from lm.data.fetch import sha256_of
 from lm.editing import output
@@ -25,6 +26,7 @@ from lm.errors import InputError
 
 PARTS, RUN = ".parts", "run.json"
 NAME = "prior_name"  # in run.json: how the prior was named, which may differ
+LOCK = "lock"  # of a file's parts, among them
 NEW = ".new"  # below PARTS: files before they are renamed into their places
 EDITS, STATISTICS, ASIDE, DONE = ".edits.parquet", ".stats.json", ".aside.jsonl", ".done"
 
@@ -48,17 +50,34 @@ def beside(out: pathlib.Path, relative: str, ending: str = "") -> pathlib.Path:
 
 def write(out: pathlib.Path, path: pathlib.Path, content: bytes) -> None:
     """Write a file below the output folder that a kill or a power cut leaves whole or not there at all."""
-    new = _new(out, path.name)
-    _write(new, content)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new.replace(path)
+    with _turn(out):
+        new = _new(out, path.name)
+        _write(new, content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.replace(path)
+
+
+@contextlib.contextmanager
+def _turn(out: pathlib.Path) -> Iterator[None]:
+    """Wait until no other process, on any host, writes or removes below `NEW`: what is there then, a kill left."""
+    with (out / RUN).open("r+b") as lock:  # NFS locks only what is open for writing
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _new(out: pathlib.Path, name: str) -> pathlib.Path:
     """Return a path for a file that will be renamed; what a kill leaves there goes with the parts."""
-    folder = out / PARTS / NEW
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{name}.{os.getpid()}"
+    path = out / PARTS / NEW / f"{name}.{secrets.token_hex(8)}"  # a process id is not enough: several hosts write here
+    _opened(path).close()
+    return path
+
+
+def _opened(path: pathlib.Path) -> IO[bytes]:
+    """Open a file to append to it, in a folder that is made if need be: with it, nobody removes that as empty."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):  # removed by another process between the two
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("ab")
 
 
 def _write(path: pathlib.Path, content: bytes) -> None:
@@ -109,9 +128,10 @@ def begin(out: pathlib.Path, about: Mapping[str, Any]) -> None:
                 raise InputError(f"the folder {out} holds files and no {RUN} of an edit; choose an empty or a new one")
             new = _new(out, RUN)
             _write(new, as_json(about))
-            with contextlib.suppress(FileExistsError):  # of another shard, which began at the same time
+            # Another shard began at the same time, or even finished and cleared.
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
                 os.link(new, path)
-            new.unlink()
+            new.unlink(missing_ok=True)
     found = read_json(path)
     there, here = (dict(leaves(one)) for one in (found, about))
     differing = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
@@ -148,8 +168,7 @@ class Work:
             InputError: another process has the lock, or the input has changed since.
         """
         with writing(self.out):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / "lock").open("ab")
+            self._lock = _opened(self.folder / LOCK)
         try:
             self._begin()
         except BaseException:
@@ -289,7 +308,7 @@ class Work:
         with writing(self.out):
             output.join(self.task.path, self.task.relative, field, (one / "out" for one in folders), joined[""])
             join_tables((one / "edits.parquet" for one in folders), joined[EDITS])
-            statistics, asides = Statistics.empty(config), 0
+            statistics, asides = Statistics(config), 0
             with joined[ASIDE].open("wb") as file:
                 for one in folders:
                     about = read_json(one / "stats.json")
@@ -305,7 +324,7 @@ class Work:
                 else:
                     place(path, self.path(ending))
             write(self.out, self.path(DONE), b"")
-            shutil.rmtree(self.folder)
+            shutil.rmtree(self.folder, ignore_errors=True)  # NFS keeps the open lock's folder, which `clear` removes
 
 
 @contextlib.contextmanager
@@ -314,12 +333,12 @@ def scratch(out: pathlib.Path, relative: str) -> Iterator[pathlib.Path]:
     folder = out / PARTS / relative
     with writing(out):
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        _opened(folder / LOCK).close()
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            clear(out)
+            _remove_empty(out)
 
 
 def place(made: pathlib.Path, to: pathlib.Path) -> None:
@@ -331,11 +350,15 @@ def place(made: pathlib.Path, to: pathlib.Path) -> None:
 
 def clear(out: pathlib.Path) -> None:
     """Remove what is left of the parts once all files of a run are finished; other runs' parts stay."""
-    with writing(out):
+    with writing(out), _turn(out):
         shutil.rmtree(out / PARTS / NEW, ignore_errors=True)
-        for folder, _, _ in os.walk(out / PARTS, topdown=False):
-            with contextlib.suppress(OSError):  # not empty
-                pathlib.Path(folder).rmdir()
+        _remove_empty(out)
+
+
+def _remove_empty(out: pathlib.Path) -> None:
+    for folder, _, _ in os.walk(out / PARTS, topdown=False):
+        with contextlib.suppress(OSError):  # not empty
+            pathlib.Path(folder).rmdir()
 
 
 def statistics_of(out: pathlib.Path, relative: str) -> tuple[Statistics, int]:

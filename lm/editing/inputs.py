@@ -53,10 +53,10 @@ def find_tasks(inputs: Sequence[str], out: pathlib.Path) -> list[Task]:
     owners: dict[str, str] = {}
     place = out.resolve()
     for given in inputs:
-        root = _root(given)
+        files, root = find([given]), _root(given)
         if root is not None and _recursive(given) and place.is_relative_to(root.resolve()):
             raise InputError(f"the output folder {out} lies inside the input {given}; choose one outside")
-        for found in find([given]):
+        for found in files:
             if root is not None and found.name.endswith(BESIDE):
                 continue
             task = _task(found, root)

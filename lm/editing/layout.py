@@ -58,7 +58,7 @@ def spans(lengths: np.ndarray, context: int) -> np.ndarray:
     later = np.arange(len(document)) - np.repeat(np.cumsum(number) - number, number)
     behind = np.minimum(context + later * stride, lengths[document])
     scored = np.where(later > 0, context + (later - 1) * stride, 0)
-    held = np.where(later > 0, np.maximum(context + later * stride - context, 0), 0)
+    held = later * stride
     return np.stack([document, held, scored, behind], axis=1)
 
 

@@ -7,7 +7,6 @@ format of their own. An example of each is in its docstring.
 What needs JAX is imported where a task runs: executors fork before, and JAX does not survive a fork.
 """
 
-import hashlib
 import itertools
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -158,6 +157,7 @@ class EditDocuments(_Edit):
         """Yield the documents with their texts edited, in their order."""
         from lm.editing.documents import DocumentEncoder
         from lm.editing.editor import Editor, edited_text
+        from lm.editing.records import text_key
 
         del rank, world_size  # the reader's concern
         found = iter(data or ())
@@ -170,7 +170,7 @@ class EditDocuments(_Edit):
             with self.track_time("batch"):
                 # Half a surrogate pair, which JSON can spell, becomes bytes that are not UTF-8 and stay as they are.
                 texts = [one.text.encode(errors="surrogatepass") for one in group]
-                keys = [one.id if self.key == "id" else _hash(text) for one, text in zip(group, texts, strict=True)]
+                keys = [one.id if self.key == "id" else text_key(text) for one, text in zip(group, texts, strict=True)]
                 for one, edit in zip(group, itertools.chain.from_iterable(editor(encoder(texts, keys))), strict=True):
                     made = edited_text(edit.document, edit.decisions, prior.tokenizer)
                     one.text = made.decode(errors="surrogatepass")
@@ -179,11 +179,6 @@ class EditDocuments(_Edit):
                     for name, value in counts.items():
                         self.stat_update(name, value=value)
             yield from group
-
-
-def _hash(text: bytes) -> str:
-    """Return the key of a text that has no id, as `lm.editing.records` makes it."""
-    return "sha256:" + hashlib.sha256(text).hexdigest()[:16]
 
 
 def _groups(documents: Iterable[Any]) -> Iterator[list[Any]]:

@@ -29,6 +29,7 @@ from lm.data.readers import (
     open_content,
     own_id,
     text_values,
+    wanted_columns,
 )
 from lm.errors import InputError
 
@@ -82,7 +83,7 @@ def records(given: Input, reading: Reading, advance: Callable[[int], None] = lam
     Args:
         given: one of `lm.data.readers.find`.
         reading: how; `split` only for named and hub sources, because files are kept whole.
-        advance: told now and then how many bytes of the file (as it is on disk) were read since the last time.
+        advance: told before each stretch how many bytes of the file (as it is on disk) were read since the last time.
 
     Raises:
         InputError: the file is missing, truncated, of another format or, as one document, too long; it has no such
@@ -127,10 +128,9 @@ def _row(one: Item | Aside) -> dict[str, Any] | None:
         return None
 
 
-def _key(own: str | None, text: bytes) -> str:
-    if own is None:
-        return "sha256:" + hashlib.sha256(text).hexdigest()[:16]
-    return own.encode(errors="backslashreplace").decode()  # JSON can spell half a surrogate pair
+def text_key(text: bytes) -> str:
+    """Return the key of a text that has no id."""
+    return "sha256:" + hashlib.sha256(text).hexdigest()[:16]
 
 
 def _lines(content: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
@@ -150,7 +150,7 @@ def _jsonl(path: pathlib.Path, reading: Reading, advance: Callable[[int], None])
     with file, content:
         tell, told = Advance(file, advance), 0
         for number, raw, whole in _lines(content):
-            tell()
+            tell(now=True)  # a chunk may end here
             if whole:
                 yield _line(number, raw, reading)
             elif number > told:
@@ -168,7 +168,7 @@ def _line(number: int, raw: bytes, reading: Reading) -> Item | Aside:
         text = as_text(row.get(reading.field), f"the field {reading.field!r}").encode()
     except UnusableError as error:
         return Aside(number, str(error), raw)
-    return Item(number, raw, text, _key(own_id(row), text), reading.domain, field=reading.field)
+    return Item(number, raw, text, own_id(row) or text_key(text), reading.domain, field=reading.field)
 
 
 @guarded
@@ -186,7 +186,7 @@ def _text(path: pathlib.Path, reading: Reading, advance: Callable[[int], None]) 
             yield _document(1, raw, reading)
         else:
             for stretch in _stretches(content, reading):
-                tell()
+                tell(now=True)
                 yield stretch
         tell(now=True)
 
@@ -216,7 +216,7 @@ def _stretches(content: BinaryIO, reading: Reading) -> Iterator[Item | Aside]:
 def _document(number: int, raw: bytes, reading: Reading) -> Item:
     begin = len(BOM) if number == 1 and raw.startswith(BOM) else 0
     text = raw[begin:] if reading.unit == "file" else raw[begin:].rstrip(b"\r\n")
-    return Item(number, raw, text, _key(None, text), reading.domain, begin)
+    return Item(number, raw, text, text_key(text), reading.domain, begin)
 
 
 @guarded
@@ -225,21 +225,21 @@ def _parquet(path: pathlib.Path, reading: Reading, advance: Callable[[int], None
     size = path.stat().st_size
     with pq.ParquetFile(path, pre_buffer=False) as file:
         text_type(path, file.schema_arrow, reading.field)
-        wanted = [name for name in dict.fromkeys((reading.field, "id")) if name in file.schema_arrow.names]
+        wanted = wanted_columns(path, file.schema_arrow.names, reading.field)
         for batch in file.iter_batches(ROWS, columns=wanted, use_threads=False):
             for values in zip(*(text_values(batch.column(name)) for name in wanted), strict=True):
                 number += 1
+                place = size * number // file.metadata.num_rows
+                advance(place - told)
+                told = place
                 row = dict(zip(wanted, values, strict=True))
                 yield _cell(number, row[reading.field], row, reading)
-            place = size * number // max(file.metadata.num_rows, 1)
-            advance(place - told)
-            told = place
 
 
 def _cell(number: int, text: bytes | None, row: Mapping[str, Any], reading: Reading) -> Item:
     if text is None:
         return Item(number, b"")
-    return Item(number, text, text, _key(own_id(row), text), reading.domain)
+    return Item(number, text, text, own_id(row) or text_key(text), reading.domain)
 
 
 def text_type(path: pathlib.Path, schema: pa.Schema, field: str) -> pa.DataType:

@@ -1,7 +1,6 @@
 """What a redraw gives, as probabilities instead of a draw: the exact twin of `lm.editing.decide`."""
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -108,15 +107,3 @@ def least_same(config: EditConfig, vocabulary: int) -> float | None:
         return 1.0
     spread = others * (rest / others) ** power if power <= 1 else rest**power
     return config.threshold**power / (config.threshold**power + spread)
-
-
-def implied(shares: tuple[float, float, float]) -> tuple[float, float]:
-    """Return the mean and deviation of q that shares of three generations imply if contexts did not matter.
-
-    In unchanged contexts share_g / share_0 = E q^g over the tokens selected first (see `lm.editing.generations`).
-
-    Args:
-        shares: of selected tokens: source text, after one edit, after two; as the paper's table 15 has them.
-    """
-    first, second = shares[1] / shares[0], shares[2] / shares[0]
-    return first, math.sqrt(max(second - first**2, 0.0))

@@ -7,7 +7,6 @@ run, in which order, on how many hosts or devices, or on how often it was interr
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import itertools
 import pathlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -118,7 +117,7 @@ def run(
     _Run(out, prior, settings, strict, progress)(mine)
     complete = all(folder.beside(out, task.relative, folder.DONE).exists() for task in tasks)
     found = list(tasks) if complete else mine
-    statistics, asides = Statistics.empty(settings.edit), 0
+    statistics, asides = Statistics(settings.edit), 0
     for task in found:
         more, aside = folder.statistics_of(out, task.relative)
         statistics.merge(more)
@@ -130,10 +129,9 @@ def run(
 
 
 def _write_whole(out: pathlib.Path, outcome: Outcome, run: dict[str, Any]) -> None:
-    """Write what tells of all files together; the last shard does, and of two last ones one after the other."""
+    """Write what tells of all files together; the last shard does, and two last ones write the same."""
     content = {"run": run, "files": outcome.files, "set_aside": outcome.asides, **outcome.summary}
-    with folder.writing(out), (out / folder.RUN).open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with folder.writing(out):
         folder.write(out, out / "stats.json", folder.as_json(content))
         folder.write(out, out / "edits.html", page(outcome.summary, run).encode())
         folder.clear(out)
@@ -229,7 +227,7 @@ class _Run:
         content = output.encode_part(
             name, chunk.items, [item.raw if item.text is None else next(raws) for item in chunk.items]
         )
-        statistics = Statistics.empty(self._settings.edit)
+        statistics = Statistics(self._settings.edit)
         for item, one in zip(items, made, strict=True):
             statistics.add(one.document, one.decisions, item.domain)
             if one.after is not None:

@@ -137,18 +137,13 @@ class Statistics:
     """Counts of one part of a run; parts merge into the whole."""
 
     def __init__(self, config: EditConfig):
-        """Start without documents; `empty` is the same."""
+        """Start without documents."""
         self.config: EditConfig = config
         """Of the edit."""
         self._thresholds = _thresholds(config)
         self._domains: dict[str, _Domain] = {}
         self._substitutions = Frequent(SUBSTITUTIONS)
         self._examples: list[dict[str, Any]] = []
-
-    @classmethod
-    def empty(cls, config: EditConfig) -> "Statistics":
-        """Return the statistics of no documents."""
-        return cls(config)
 
     def _domain(self, name: str) -> _Domain:
         name = name[:DOMAIN_NAME]

@@ -115,20 +115,6 @@ class Evaluation:
         """Return the mean of the domains' bits per byte, each domain with the same weight."""
         return float(np.mean([self.score(domain).bits_per_byte for domain in sorted(set(self.domains))]))
 
-    def difference(self, other: "Evaluation", domain: str | None = None) -> tuple[float, float | None]:
-        """Return the change of nats per token from `other` to this, and its paired standard error over works.
-
-        Raises:
-            InputError: the two were not made on the same documents.
-        """
-        same = self.works == other.works and self.domains == other.domains
-        if not (same and np.array_equal(self.work, other.work) and np.array_equal(self.tokens, other.tokens)):
-            raise InputError("two evaluations on different documents cannot be compared; use the same test split")
-        chosen = self._of(domain)
-        work = np.unique(self.work[chosen], return_inverse=True)[1]
-        change = np.bincount(work, (self.nll - other.nll)[chosen])
-        return ratio(change, np.bincount(work, self.tokens[chosen]))
-
     def to_json(self) -> dict[str, Any]:
         """Return the sums as JSON has them; `from_json` reads them."""
         return {

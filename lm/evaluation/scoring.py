@@ -253,16 +253,13 @@ def scores(
         yield place, found
 
 
-def log_probabilities(
-    model: Decoder | Scorer, corpus: Corpus, end: int, stride: int | None = None, context: int | None = None
-) -> np.ndarray:
+def log_probabilities(model: Decoder | Scorer, corpus: Corpus, end: int, context: int | None = None) -> np.ndarray:
     """Return log P(token | earlier tokens of its document) of every token, in nats, float32, shape (M,).
 
     Args:
         model: the prior.
         corpus: M tokens.
         end: end-of-text id, the context of a document's first token.
-        stride: see `lm.evaluation.windows.blocks`.
         context: longest window, in tokens; the model's by default.
 
     Raises:
@@ -270,6 +267,6 @@ def log_probabilities(
     """
     result = np.full(len(corpus.tokens), np.nan, np.float32)
     scorer = model if isinstance(model, Scorer) else prepare(model)
-    for place, found in scores(scorer, corpus, end, stride, context):
+    for place, found in scores(scorer, corpus, end, context=context):
         result[place] = found
     return result

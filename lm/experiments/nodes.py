@@ -183,7 +183,7 @@ class Run(Made):
             Part(f"part{number}", corpus, share)
             for number, (corpus, (_, share)) in enumerate(zip(corpora, self.mixture, strict=True))
         ]
-        config, measured = setup.training(self.seed), {}
+        config = setup.training(self.seed)
         every = config.steps // setup.evaluations
         steps = [config.steps - every * back for back in reversed(range(setup.evaluations))]
 
@@ -386,9 +386,9 @@ def _tokenizer(name: str) -> Tokenizer:
     return load(name).tokenizer
 
 
-def _thinned(loss: list[float], points: int = 40) -> list[list[float]]:
-    """Return [last step, mean loss] of about `points` equal pieces of a run."""
-    size = max(1, len(loss) // points)
+def _thinned(loss: list[float]) -> list[list[float]]:
+    """Return [last step, mean loss] of about 40 equal pieces of a run."""
+    size = max(1, len(loss) // 40)
     return [[min(first + size, len(loss)), float(np.mean(loss[first : first + size]))]
             for first in range(0, len(loss), size)]  # fmt: skip
 

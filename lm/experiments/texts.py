@@ -16,7 +16,7 @@ from lm.data import corpus as token_files
 from lm.data import sources
 from lm.data.corpus import Corpus
 from lm.data.extract.synthetic import smollm2_prompts
-from lm.data.fetch import cache_folder
+from lm.data.fetch import cache_folder, locked, usable
 from lm.data.passages import cut
 from lm.data.prepare import first_tokens
 from lm.data.sources import Document
@@ -95,13 +95,18 @@ def prepare(config: Texts) -> Prepared:
     """Return the text of an experiment, from the cache or made anew.
 
     Raises:
-        InputError: what fetching raises; a source with fewer tokens than asked for.
+        InputError: what fetching raises; a source with fewer tokens than asked for; a cache that cannot be written.
     """
     extra = sources.SOURCES[config.synthetic].depends() if config.synthetic in sources.SOURCES else ""
     given = json.dumps([FORMAT, dataclasses.asdict(config), extra], sort_keys=True)
     folder = cache_folder() / "experiments" / hashlib.sha256(given.encode()).hexdigest()[:16]
-    if not (folder / "about.json").exists():
-        _make(config, folder)
+    about = folder / "about.json"
+    with usable(folder):
+        if not about.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with locked(folder):
+                if not about.exists():
+                    _make(config, folder)
     return _read(folder)
 
 

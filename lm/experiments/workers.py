@@ -1,18 +1,23 @@
 """Make the nodes of a graph, a process a core: each process takes the first node that is ready and that nobody has.
 
 Claims are locks on files, which the system frees when a process ends, however it ends; what is finished is in the
-folder. So a run that was killed goes on by the same command, with the same bytes.
+folder. So a run that was killed goes on by the same command, with the same bytes; and runs of several experiments at
+the same time share a folder: a graph is named by its content, and what workers say is in files without names.
 """
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
+import secrets
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import IO
 
 from lm.errors import InputError
 from lm.experiments import graph
@@ -22,7 +27,6 @@ from lm.experiments.texts import prepare
 from lm.startup import before_jax
 
 CONFIG = "config.json"
-GRAPH = "graph.json"
 PROGRESS = "progress"
 REFUSED = 2  # exit code of a worker that was given something it cannot use
 WAIT = 0.3  # seconds between looks at the folder
@@ -49,7 +53,7 @@ def open_folder(folder: pathlib.Path, setup: Setup) -> None:
 
 
 def _write(path: pathlib.Path, data: object) -> None:
-    beside = path.with_name(f".{path.name}")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     beside.write_text(json.dumps(data, indent=1), encoding="utf-8")
     beside.replace(path)
 
@@ -81,7 +85,9 @@ def make(
     progress(0.0, "preparing the text")
     stage = Stage(folder, setup, prepare(setup.texts))
     todo = graph.made(wanted)
-    _write(folder / GRAPH, graph.to_json(wanted))
+    description = graph.to_json(wanted)
+    name = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:16]
+    _write(folder / f"graph-{name}.json", description)
     left = sum(not stage.finished(node) for node in todo)
     count = min(processes or os.cpu_count() or 1, left)
     environment = dict(os.environ)
@@ -91,25 +97,27 @@ def make(
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         # The memory of an accelerator that they share is shared out too.
         environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / count:.3f}")
-    running: list[tuple[subprocess.Popen[bytes], pathlib.Path]] = []
+    command = [sys.executable, "-m", "lm.experiments.workers", str(folder), f"graph-{name}.json", str(os.getpid())]
+    running: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
     try:
-        for number in range(count):
-            log = folder / f"worker{number}.log"  # a file: a full pipe would stop the worker
-            with log.open("wb") as errors:
-                command = [sys.executable, "-m", "lm.experiments.workers", str(folder), str(os.getpid())]
-                running.append((subprocess.Popen(command, env=environment, stderr=errors), log))
+        for _ in range(count):
+            errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker, whom a full pipe would stop
+            running.append((subprocess.Popen(command, env=environment, stderr=errors), errors))
         while running:
             time.sleep(WAIT)
-            for worker, log in [one for one in running if one[0].poll() is not None]:
-                running.remove((worker, log))
-                _check_exit(worker.returncode, log.read_text(encoding="utf-8", errors="replace"))
+            for worker, errors in [one for one in running if one[0].poll() is not None]:
+                running.remove((worker, errors))
+                with errors:
+                    errors.seek(0)
+                    _check_exit(worker.returncode, errors.read().decode(errors="replace"))
             states = [_state(stage, node) for node in todo]
             done = sum(state == 1.0 for state in states)
             progress(sum(states) / len(todo), f"{done} of {len(todo)} corpora and models made")
     finally:
-        for worker, _ in running:
+        for worker, errors in running:
             worker.kill()
             worker.wait()
+            errors.close()
     return stage
 
 
@@ -144,11 +152,11 @@ def _claimed(folder: pathlib.Path) -> Iterator[bool]:
             yield True
 
 
-def _work(folder: pathlib.Path, parent: int) -> None:
-    """Take nodes until all are made, or the process that asked for them is gone."""
+def _work(folder: pathlib.Path, name: str, parent: int) -> None:
+    """Take nodes of a graph until all are made, or the process that asked for them is gone."""
     setup = Setup.from_json(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
     stage = Stage(folder, setup, prepare(setup.texts))
-    data = json.loads((folder / GRAPH).read_text(encoding="utf-8"))
+    data = json.loads((folder / name).read_text(encoding="utf-8"))
     todo = [node for node in graph.from_json(data).values() if isinstance(node, Made)]
     parts = {node.key: graph.made([node])[:-1] for node in todo}
     while todo:
@@ -184,7 +192,7 @@ def _reporter(folder: pathlib.Path, parent: int) -> Callable[[float, str], None]
 if __name__ == "__main__":
     before_jax()
     try:
-        _work(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
+        _work(pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
     except InputError as error:
         print(error, file=sys.stderr)
         sys.exit(REFUSED)

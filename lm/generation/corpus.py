@@ -101,7 +101,7 @@ def _write(
         asked, places = prompts.unconditional(numbers, tokenizer), 1
     begins = [_about(prompt, pretrained, config) for prompt in asked]
     if path.exists():
-        done = _found(path, begins)
+        done = _found(path, _content(path), begins)
         if len(done) < config.documents:
             raise InputError(f"{path} holds only {len(done)} of {config.documents} documents; choose another --out")
         progress(len(done), sum(done))
@@ -111,7 +111,10 @@ def _write(
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system frees it when the process ends
         except BlockingIOError as error:
             raise InputError(f"another process is writing {partial}; wait for it or choose another --out") from error
-        done = _found(partial, begins)
+        content = partial.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]  # without a line that was not finished
+        done = _found(partial, whole, begins)
+        file.truncate(len(whole))
         progress(len(done), sum(done))
         _append(file, len(done), asked, begins, places, pretrained, config, progress)
     _finish(path, partial)
@@ -159,6 +162,7 @@ def _finish(path: pathlib.Path, partial: pathlib.Path) -> None:
         beside = path.with_name(path.name + ".new")
         with partial.open("rb") as plain, beside.open("wb") as file:
             zstandard.ZstdCompressor(level=LEVEL).copy_stream(plain, file, size=partial.stat().st_size)
+            file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
         partial.unlink()
@@ -187,23 +191,28 @@ def _line(record: dict[str, Any]) -> bytes:
     return json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
 
-def _found(path: pathlib.Path, begins: Sequence[dict[str, Any]]) -> list[int]:
-    """Return the number of tokens of each document that a file holds; cut off a line that was not finished.
+def _content(path: pathlib.Path) -> bytes:
+    """Return the lines of a finished file; raises InputError for one that cannot be decompressed."""
+    if path.suffix != ".zst":
+        return path.read_bytes()
+    try:
+        with zstandard.open(path, "rb") as file:
+            return file.read()
+    except zstandard.ZstdError as error:
+        raise InputError(f"{path} cannot be decompressed ({error}); remove the file or choose another --out") from error
+
+
+def _found(path: pathlib.Path, content: bytes, begins: Sequence[dict[str, Any]]) -> list[int]:
+    """Return the number of tokens of each document that a file's content holds.
 
     Raises:
-        InputError: the file holds something else than these documents.
+        InputError: it holds something else than these documents, each with its line end.
     """
-    if not path.exists():
-        return []
-    if path.suffix == ".zst":
-        with zstandard.open(path, "rb") as file:
-            content = file.read()
-    else:
-        content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
     done = []
-    for number, line in enumerate(whole.splitlines()):
+    for number, line in enumerate(content.splitlines(keepends=True)):
         try:
+            if not line.endswith(b"\n"):
+                raise ValueError("an unfinished line")
             record = json.loads(line)
             kept = {key: record[key] for key in begins[number]} | {"text": ""}
             if kept != begins[number]:
@@ -213,7 +222,4 @@ def _found(path: pathlib.Path, begins: Sequence[dict[str, Any]]) -> list[int]:
             raise InputError(
                 f"line {number + 1} of {path} is no document of this corpus; remove the file or choose another --out"
             ) from error
-    if len(whole) < len(content):
-        with path.open("rb+") as file:
-            file.truncate(len(whole))
     return done

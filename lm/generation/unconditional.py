@@ -35,10 +35,8 @@ def generate(model: Decoder, end: int, ids: Sequence[str], seed: int, temperatur
     return documents
 
 
-def generate_tokens(
-    model: Decoder, end: int, budget: int, prefix: str, seed: int, temperature: float = 1.0
-) -> list[np.ndarray]:
-    """Sample documents until they hold `budget` tokens; the last one is cut to meet it exactly.
+def generate_tokens(model: Decoder, end: int, budget: int, prefix: str, seed: int) -> list[np.ndarray]:
+    """Sample documents at temperature 1 until they hold `budget` tokens; the last one is cut to meet it exactly.
 
     Args:
         model: to sample from.
@@ -46,13 +44,12 @@ def generate_tokens(
         budget: tokens.
         prefix: the documents' ids are `prefix/0`, `prefix/1`, ...
         seed: of the randomness.
-        temperature: see `generate`.
     """
     documents: list[np.ndarray] = []
     left = budget
     while left > 0:
         ids = [f"{prefix}/{number}" for number in range(len(documents), len(documents) + batch_rows())]
-        for document in generate(model, end, ids, seed, temperature):
+        for document in generate(model, end, ids, seed):
             if left > 0:
                 documents.append(document[:left])
                 left -= len(documents[-1])

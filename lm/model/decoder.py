@@ -267,9 +267,3 @@ def starting_arrays(config: ModelConfig, seed: Array | int) -> dict[str, Array]:
 def make(config: ModelConfig, seed: int) -> Decoder:
     """Return a decoder with random weights."""
     return Decoder(config, starting_arrays(config, seed))
-
-
-def abstract(config: ModelConfig) -> Decoder:
-    """Return a decoder of shapes and types (`jax.ShapeDtypeStruct`) instead of arrays."""
-    shapes = {name: jax.ShapeDtypeStruct(one.shape, jnp.float32) for name, one in parameters(config).items()}
-    return nnx.eval_shape(lambda: Decoder(config, {name: jnp.zeros(one.shape) for name, one in shapes.items()}))

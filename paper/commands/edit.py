@@ -113,6 +113,12 @@ class Edit:
             raise InputError(f"--generations is {self.generations}; give a number from 1")
         shard = self._shard()
         tasks = find_tasks(self.inputs, self.out)
+        named = next((task.name for task in tasks if task.name.startswith("source:")), None)
+        if named and self.generations > 1 and self.field != "text":
+            raise InputError(
+                f"the edited text of {named} is in the field 'text', where the next generation reads it, not in "
+                f"{self.field!r}; leave --field out, or edit {named} apart"
+            )
         shard_of(tasks, *shard)
         check_folder(self.out)
         prior = self._prior()
@@ -121,6 +127,7 @@ class Edit:
             return 0
         for number in range(1, self.generations + 1):
             tasks = self._generation(number, tasks, prior, settings, shard)
+            settings = replace(settings, split=None)  # what was written is read whole
         return 0
 
     def _generation(

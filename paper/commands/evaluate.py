@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -144,7 +144,7 @@ class Evaluate:
         kept: list[tuple[int, int, Record]] = []  # the largest hash on top
         size = 0
         for number, one in enumerate(records):
-            heapq.heappush(kept, (-order(one.id), number, replace(one, raw=b"")))
+            heapq.heappush(kept, (-order(one.id), number, one))
             size += len(one.text)
             while (self.documents is not None and len(kept) > self.documents) or (
                 most is not None and size - len(kept[0][2].text) >= most
