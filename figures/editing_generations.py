@@ -43,12 +43,12 @@ def picture(data: Mapping[str, Any]) -> Figure:
 
 
 def _column(rows: list[dict[str, Any]], *path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return values and standard errors of each row, float64; 0 where an error is not known."""
+    """Return values and standard errors of each row, float64; NaN where nothing was selected, 0 for unknown errors."""
     found = rows
     for name in path:
         found = [row[name] for row in found]
     return (
-        np.asarray([row["value"] or 0.0 for row in found], float),
+        np.asarray([row["value"] for row in found], float),
         np.asarray([row["standard_error"] or 0.0 for row in found], float),
     )
 

@@ -16,6 +16,7 @@ from theory.confidence import (
     threshold_for_share,
 )
 from theory.errors import InputError
+from theory.state_evolution import edit_moments
 
 INF = float("inf")
 BANDS = [
@@ -132,6 +133,13 @@ def test_bad_arguments():
         one_edit(5, 4, BANDS[0])
     with pytest.raises(InputError, match="positive"):
         threshold_band(float("nan"))
+    with pytest.raises(InputError, match="wrong order"):
+        Band(1.0, -1.0)
+    for threshold in (0.0, np.inf, np.nan):
+        with pytest.raises(InputError, match="positive number"):
+            edit_moments(threshold)
+    with pytest.raises(InputError, match="unknown"):
+        edit_moments(1.0, "unsure")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="ratio"):
         one_edit_limit(0.5, 0.2, 0.9)
     with pytest.raises(InputError, match="kappa"):

@@ -200,7 +200,13 @@ def test_memory_while_reading_is_little_more_than_the_weights(devices, tmp_path,
         ("llama-3.1", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
         ("llama-3.1", {"rope_parameters": {"rope_type": "llama3"}}, "factor"),
         ("llama-3.1", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ("llama-3.1", {"rope_scaling": "linear", "rope_parameters": None}, "impossible"),
+        ("llama-3.1", {"rope_parameters": {"rope_theta": 0}}, "rope_base"),
         ("llama-3.1", {"rms_norm_eps": "small"}, "small"),
+        ("llama-3.1", {"rms_norm_eps": None}, "epsilon"),
+        ("llama-3.1", {"rms_norm_eps": -1e-5}, "epsilon"),
+        ("stablelm-bias", {"rope_parameters": {"partial_rotary_factor": 2.0}}, "share of a head"),
+        ("llama-3.1", {"num_hidden_layers": 10**12}, "lacks the tensor model.layers.2"),
         ("llama-3.1", {"num_key_value_heads": 5}, "5 key heads"),
         ("qwen2", {"use_sliding_window": True}, "use_sliding_window"),
         ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, "sliding window"),
@@ -525,11 +531,17 @@ def test_rotary_scaling_of_gguf(tmp_path, merged):
         ({"qwen2.block_count": 3}, "lacks the tensor"),
         ({"qwen2.block_count": 1}, "no use for"),
         ({"qwen2.embedding_length": "wide"}, "impossible"),
+        ({"qwen2.block_count": 2.0}, "no whole number"),
+        ({"qwen2.block_count": 2**32 - 1}, "lacks the tensor"),
+        ({"qwen2.rope.freq_base": 0.0}, "rope_base"),
+        ({"qwen2.rope.dimension_count": 4096}, "share of a head"),
         ({"general.architecture": "mamba"}, "mamba"),
         ({"qwen2.context_length": None}, "context_length"),
         ({"tokenizer.ggml.merges": None}, "merges"),
         ({"tokenizer.ggml.merges": ["x"]}, "tokenizer"),
+        ({"tokenizer.ggml.merges": [7]}, "do not fit"),
         ({"tokenizer.ggml.token_type": [1] * 258}, "end-of-text"),
+        ({"tokenizer.ggml.token_type": [1] * 257}, "do not fit"),
     ],
 )
 def test_gguf_metadata_that_cannot_be_used(changes, reason, tmp_path, merged, monkeypatch):
@@ -568,8 +580,31 @@ def test_gguf_files_that_are_cut_or_damaged(tmp_path, merged, rng):
     at = changed.index(b"blk.0.ffn_up.weight") + len(b"blk.0.ffn_up.weight") + 4 + 16
     changed[at : at + 4] = struct.pack("<I", types.Q2_K)
     path.write_bytes(changed)
-    with pytest.raises(InputError, match="Q2_K"):
+    with pytest.raises(InputError, match="of type Q2_K; only"):
         load_pretrained(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "offset", "reason"),
+    [
+        (b"blk.0.ffn_up.weight", None, "two tensors blk.0.ffn_up.weight"),
+        (b"blk.0.ffn_up.weight", 0, "share bytes"),
+        (b"blk.0.ffn_up.weight", 7, "between multiples of 32"),
+    ],
+)
+def test_gguf_tensors_that_lie_on_each_other(name, offset, reason, tmp_path, merged):
+    path = tmp_path / "model.gguf"
+    write_gguf(path, random_model(vocabulary=258), "qwen2", merged)
+    changed = bytearray(path.read_bytes())
+    if offset is None:
+        at = changed.index(name.replace(b"0", b"1"))
+        changed[at : at + len(name)] = name
+    else:
+        at = changed.index(name) + len(name) + 4 + 16 + 4
+        changed[at : at + 8] = struct.pack("<Q", offset)
+    path.write_bytes(changed)
+    with pytest.raises(InputError, match=reason):
+        gguf.GgufFile(path)
 
 
 # --- by name

@@ -198,6 +198,10 @@ def test_at_most_one_minus_p_of_the_selected_tokens_change() -> None:
     assert kernel.unchanged[0, 2] == 0
 
 
+def test_a_token_that_is_the_only_candidate_cannot_change() -> None:
+    assert change_range(0.9, Editor(0.5, candidates=1), 50) == (0.0, 0.0)
+
+
 def test_range_of_the_change_probability() -> None:
     released = Editor.released()
     low, high = change_range(0.99, released, 50)

@@ -147,6 +147,7 @@ def test_random_limit():
         previous = gap
     assert closed_forms.random_edits_limit(7, 0.3, 0.0) == pytest.approx(1 + 7 * bounds.constant_share_slope(0.3))
     assert closed_forms.random_edits_limit(7, 0.0, 0.2) == 1
+    assert closed_forms.random_edits_limit(7, 1e-17, 0.2) == 1
     assert closed_forms.random_edits_limit(7, 1.0, 0.2) == 8
 
 

@@ -266,7 +266,7 @@ def random_edits_limit(n: int, a: float, phi: float) -> float:
     a = check_real("share a", a, low=0.0, high=1.0)
     phi = check_real("phi = d/T", phi, low=0.0, high=1.0)
     rate, settled = (1 - a) * (1 - a * phi), 1 / (1 + phi * (1 - a))
-    transient = n if a == 0 else (1 - rate**n) / (1 - rate)
+    transient = n if rate == 1 else (1 - rate**n) / (1 - rate)
     return 1 + n * a + a * (1 - a) * (1 - phi) * (n * settled + (1 - settled) * transient)
 
 

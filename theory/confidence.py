@@ -37,6 +37,11 @@ class Band:
     high: float
     complement: bool = False
 
+    def __post_init__(self):
+        """Refuse bounds in the wrong order; raises InputError."""
+        if not self.low <= self.high:
+            raise InputError(f"the band from {self.low} to {self.high} has its bounds in the wrong order")
+
 
 def threshold_band(threshold: float, selection: Selection = "high-confidence") -> Band:
     """S = {|r| <= threshold} (high confidence) or {|r| > threshold} (low confidence)."""

@@ -396,6 +396,8 @@ def change_range(probability: float, editor: Editor, vocabulary: int | None = No
     others = min(editor.candidates or limit, limit) - 1
     if not np.isfinite(others):
         raise InputError("Give the vocabulary size when every token is a candidate.")
+    if others == 0:  # the only candidate is the token itself
+        return 0.0, 0.0
     largest = others ** (1 - inverse) * rest**inverse
     smallest = rest**inverse
     if vocabulary is not None:

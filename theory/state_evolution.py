@@ -39,10 +39,12 @@ def edit_moments(threshold: float, selection: Selection = "high-confidence") -> 
         selection: "high-confidence" or "low-confidence".
 
     Raises:
-        InputError: if the threshold is not positive.
+        InputError: if the threshold is not a positive number or the selection is unknown.
     """
-    if not threshold > 0:
-        raise InputError(f"threshold = {threshold} must be positive (units of sigma)")
+    if not 0 < threshold < np.inf:
+        raise InputError(f"threshold = {threshold} must be a positive number (units of sigma)")
+    if selection not in ("high-confidence", "low-confidence"):
+        raise InputError(f"selection '{selection}' is unknown; choose high-confidence or low-confidence")
     outside = 2 * norm.sf(threshold)
     edge = 2 * threshold * norm.pdf(threshold)
     if selection == "low-confidence":

@@ -356,9 +356,13 @@ class Tokenizer:
         try:
             tokens = metadata["tokenizer.ggml.tokens"]
             kinds = metadata["tokenizer.ggml.token_type"]
-            pairs = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
+            merges = metadata["tokenizer.ggml.merges"]
         except KeyError as error:
             raise InputError(f"the GGUF file's tokenizer has no {error.args[0]}; fetch the file again") from error
+        lists = all(isinstance(one, list) for one in (tokens, kinds, merges))
+        if not lists or len(tokens) != len(kinds) or not all(isinstance(one, str) for one in (*tokens, *merges)):
+            raise InputError("the GGUF file's tokenizer has tokens, types or merges that do not fit; fetch it again")
+        pairs = [tuple(merge.split(" ")) for merge in merges]
         with _readable("the GGUF file's metadata"):
             tokenizer = _byte_level({token: number for number, token in enumerate(tokens)}, pairs, _GGUF_SPLITS[pre])
         for token, kind in zip(tokens, kinds, strict=True):

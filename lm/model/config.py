@@ -1,6 +1,7 @@
 """What a decoder is made of: sizes and the choices in which the published families differ."""
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 from lm.errors import InputError
@@ -106,6 +107,12 @@ class ModelConfig:
             object.__setattr__(self, "kv_heads", self.heads)
         if self.kv_heads < 1 or self.heads % self.kv_heads:
             raise InputError(f"{self.heads} query heads cannot share {self.kv_heads} key heads evenly; change one")
+        for name in ("epsilon", "rope_base"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise InputError(f"{name} is {value!r}; it must be a finite number above 0")
+        if not 0 < self.rope_share <= 1:
+            raise InputError(f"the share of a head that is rotated is {self.rope_share}; it must be in (0, 1]")
         if self.position == "rotary" and (self.rotated < 2 or self.rotated % 2):
             raise InputError(
                 f"rotary positions need an even number of rotated coordinates, not {self.rotated} "

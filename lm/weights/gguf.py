@@ -4,6 +4,7 @@ The header is read here, with every length checked against the file's end: the g
 for a vocabulary and reads past a truncated file in silence. Its tables of types and its dequantisation are used.
 """
 
+import itertools
 import math
 import pathlib
 import struct
@@ -23,6 +24,16 @@ from lm.weights.place import check_shapes, place_all, stored_shapes
 READABLE = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_WHOLE = (
+    "context_length",
+    "embedding_length",
+    "block_count",
+    "feed_forward_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "rope.dimension_count",
+)
 _ROPE_FACTORS = "rope_freqs.weight"  # Llama 3.1 and later: what each rotary frequency is divided by
 
 
@@ -50,6 +61,8 @@ class GgufFile:
                 self._read_header(file, path.stat().st_size)
         except OSError as error:
             raise InputError(f"{path} cannot be read ({error.strerror}); give the path of a GGUF file") from error
+        except InputError:
+            raise
         except (ValueError, struct.error, UnicodeDecodeError, OverflowError, MemoryError) as error:
             raise InputError(f"{path} is not a whole GGUF file ({error}); fetch it again") from error
 
@@ -65,6 +78,8 @@ class GgufFile:
         headers = {}
         for _ in range(tensors):
             name = reader.string()
+            if name in headers:
+                raise ValueError(f"it has two tensors {name}")
             shape = tuple(reader.scalar("Q") for _ in range(reader.scalar("I")))[::-1]
             headers[name] = (shape, reader.scalar("I"), reader.scalar("Q"))
         alignment = self.metadata.get("general.alignment", 32)
@@ -81,10 +96,16 @@ class GgufFile:
             block, block_bytes = GGML_QUANT_SIZES[kind]
             if not shape or shape[-1] % block:
                 raise ValueError(f"the tensor {name} has rows of {shape[-1:]} and its type blocks of {block}")
+            if offset % alignment:
+                raise ValueError(f"the tensor {name} begins at byte {offset}, between multiples of {alignment}")
             size = math.prod(shape) // block * block_bytes
             if data + offset + size > end:
                 raise ValueError(f"the tensor {name} ends at byte {data + offset + size} and the file at {end}")
             self.tensors[name] = Tensor(kind, shape, data + offset, size)
+        in_order = sorted(self.tensors.items(), key=lambda one: one[1].start)
+        for (name, one), (behind, other) in itertools.pairwise(in_order):
+            if one.start + one.size > other.start:
+                raise ValueError(f"its tensors {name} and {behind} share bytes")
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
         """Return rows start..stop of a tensor, dequantised: float32.
@@ -171,6 +192,9 @@ def _config_of(file: GgufFile, name: str, compute: Compute) -> ModelConfig:
         raise InputError(f"{file.path} lacks the tensor token_embd.weight; fetch it again")
     if name == "stablelm" and "blk.0.attn_q_norm.weight" in tensors:
         raise InputError(f"{file.path} normalises queries per head with separate scales, which is not supported")
+    for key in _WHOLE:
+        if not isinstance(get(key, 1), int):
+            raise ValueError(f"{name}.{key} is {get(key)!r}, no whole number")
     width, heads = get("embedding_length"), get("attention.head_count")
     head_size = get("attention.key_length", width // heads)
     first = "blk.0.attn_qkv" if GGUF_ARCHITECTURES[name].fused else "blk.0.attn_q"

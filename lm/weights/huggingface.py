@@ -69,7 +69,7 @@ def _stated(path: pathlib.Path) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{path} has a missing or impossible value ({error!r}); fetch it again") from error
 
 
@@ -89,8 +89,7 @@ def load(folder: pathlib.Path, compute: Compute = "float32", mesh: Mesh | None =
     tokenizer.check_fits(config.vocabulary)
     family = FAMILIES[name]
     stored = _tensors(folder, family, config.tied)
-    wanted = stored_shapes(config, family.places)
-    check_shapes(str(folder), wanted, {name: one.shape for name, one in stored.items()})
+    check_shapes(str(folder), stored_shapes(config, family.places), {name: one.shape for name, one in stored.items()})
 
     def read(name: str, start: int, stop: int) -> np.ndarray:
         one = stored[name]
@@ -217,7 +216,7 @@ def write(folder: pathlib.Path, model: Decoder, tokenizer: Tokenizer, largest_fi
 
 def _write_weights(folder: pathlib.Path, model: Decoder, family: Family, largest_file: int) -> set[str]:
     """Write the weight files and return the names of all that belong to them."""
-    shapes = stored_shapes(model.config, family.places)
+    shapes = dict(stored_shapes(model.config, family.places))
     groups: list[list[str]] = [[]]
     for name, shape in shapes.items():
         full = sum(_bytes_of(shapes[one]) for one in groups[-1]) + _bytes_of(shape) > largest_file

@@ -1,7 +1,7 @@
 """Tensors of a checkpoint to parameters on their devices, one parameter at a time."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -19,9 +19,8 @@ BLOCK = 1 << 22  # numbers of a tensor read at once
 ALIGNMENT = 64  # bytes
 
 
-def stored_shapes(config: ModelConfig, places: Mapping[str, Place]) -> dict[str, tuple[int, ...]]:
-    """Return the shape that each tensor of a checkpoint must have for this configuration, by name."""
-    found: dict[str, tuple[int, ...]] = {}
+def stored_shapes(config: ModelConfig, places: Mapping[str, Place]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield name and shape that each tensor of a checkpoint must have for this configuration."""
     for name, one in parameters(config).items():
         place, shape = places[name], one.shape
         numbers = range(config.layers) if one.axes[0] == "layer" else [None]
@@ -29,22 +28,25 @@ def stored_shapes(config: ModelConfig, places: Mapping[str, Place]) -> dict[str,
         if place.third is not None:
             shape = (*shape[:-1], 3 * shape[-1])
         for layer in numbers:
-            found[place.name.format(layer=layer)] = shape[::-1] if place.transposed else shape
-    return found
+            yield place.name.format(layer=layer), shape[::-1] if place.transposed else shape
 
 
-def check_shapes(what: str, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+def check_shapes(
+    what: str, wanted: Iterable[tuple[str, tuple[int, ...]]], found: Mapping[str, tuple[int, ...]]
+) -> None:
     """Refuse a checkpoint whose tensors are not those of its configuration.
 
     Args:
         what: the checkpoint, for the message.
-        wanted: shapes by name.
+        wanted: names and shapes; not asked for those behind the first that is missing, of however many layers.
         found: shapes by name, without tensors that carry no parameter.
 
     Raises:
         InputError: a tensor is missing, of another shape, or unknown.
     """
-    for name, shape in wanted.items():
+    known = set()
+    for name, shape in wanted:
+        known.add(name)
         if name not in found:
             raise InputError(f"{what} lacks the tensor {name}; fetch it again, or correct its configuration")
         if found[name] != shape:
@@ -53,7 +55,7 @@ def check_shapes(what: str, wanted: Mapping[str, tuple[int, ...]], found: Mappin
                 "use the configuration that belongs to it"
             )
     for name in found:
-        if name not in wanted:
+        if name not in known:
             raise InputError(f"{what} has a tensor {name} that its configuration has no use for; correct it")
 
 
@@ -69,7 +71,7 @@ def place_all(config: ModelConfig, places: Mapping[str, Place], read: Read, mesh
             `stored_shapes`.
         mesh: over which parameters are shared out; None is the first device.
     """
-    table, stored = parameters(config), stored_shapes(config, places)
+    table, stored = parameters(config), dict(stored_shapes(config, places))
     where = shardings(config, mesh) if mesh is not None else {}
     alone = SingleDeviceSharding(jax.devices()[0])
     arrays = {}
