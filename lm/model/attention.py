@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from lm.model import onednn
-from lm.model.cutting import bits, numbers
+from lm.model.cutting import bits, block, numbers
 from lm.model.matmul import product
 from lm.model.packed import Packing, has_flash, packed_attention
 
@@ -110,12 +110,12 @@ def _forward(q: Array, k: Array, v: Array, segment_BxT: Array | None) -> tuple[A
         output, logs = made
         head, first = step // count * W, step % count * queries
         row, at = head // G, first + jnp.arange(queries)
-        query = _cut(output, (head, 0, first, 0), (W, R, queries, K), dtype).reshape(W, -1, K)
+        query = block(output, (head, 0, first, 0), (W, R, queries, K), dtype).reshape(W, -1, K)
 
         def add(number: Array, sums: tuple[Array, Array, Array], masked: bool) -> tuple[Array, Array, Array]:
             top, total, mixed = sums
             start = number * keys
-            score = product(query, _cut(k_T, (head, 0, start), (W, K, keys), dtype))
+            score = product(query, block(k_T, (head, 0, start), (W, K, keys), dtype))
             if masked:
                 allowed = at[:, None] >= start + jnp.arange(keys)
                 if segment is not None:
@@ -124,7 +124,7 @@ def _forward(q: Array, k: Array, v: Array, segment_BxT: Array | None) -> tuple[A
                 score = jnp.where(allowed, score.reshape(W, R, queries, keys), MASKED).reshape(W, -1, keys)
             higher = jnp.maximum(top, jnp.max(score, axis=-1, keepdims=True))
             weight, less = jnp.exp((score - higher) * scale), jnp.exp((top - higher) * scale)
-            more = product(_rounded(weight, dtype), _cut(v, (head, start, 0), (W, keys, K), dtype))
+            more = product(_rounded(weight, dtype), block(v, (head, start, 0), (W, keys, K), dtype))
             return higher, less * total + jnp.sum(weight, axis=-1, keepdims=True), less * mixed + more
 
         # What a row adds before its own document's keys come is multiplied by exp(MASKED - score) = 0 then.
@@ -144,10 +144,6 @@ def _forward(q: Array, k: Array, v: Array, segment_BxT: Array | None) -> tuple[A
     made = q, jnp.zeros((Z, R, T + padding), jnp.float32)
     output, log = jax.lax.fori_loop(0, Z // W * count, rows, made)
     return _from_heads(numbers(output, dtype)[:, :, :T], B), log[:, :, :T].reshape(B, G, R, T)
-
-
-def _cut(x: Array, start: tuple[Array | int, ...], sizes: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    return numbers(jax.lax.dynamic_slice(x, start, sizes), dtype)
 
 
 def _rounded(weight: Array, dtype: jnp.dtype) -> Array:

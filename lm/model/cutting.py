@@ -24,5 +24,10 @@ def part(x: Array, start: Array, size: int, axis: int) -> Array:
     return numbers(jax.lax.dynamic_slice_in_dim(bits(x), start, size, axis), x.dtype)
 
 
+def block(x: Array, start: tuple[Array | int, ...], sizes: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Return a block of the numbers of the given type whose `bits` these are, as `jax.lax.dynamic_slice` does."""
+    return numbers(jax.lax.dynamic_slice(x, start, sizes), dtype)
+
+
 def _is_cut_as_bits(dtype: jnp.dtype) -> bool:
     return dtype == jnp.bfloat16 and jax.default_backend() == "cpu"

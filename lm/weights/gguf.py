@@ -220,7 +220,10 @@ def _config_of(file: GgufFile, name: str, compute: Compute) -> ModelConfig:
         values["rope_base"] = get("rope.freq_base", 10_000.0)
         values["rope_share"] = get("rope.dimension_count", head_size) / head_size
         values["rope_scaling"] = _rope_scaling(file, get)
-    return ModelConfig(**{**values, **fixed})
+    try:
+        return ModelConfig(**{**values, **fixed})
+    except InputError as error:
+        raise InputError(f"{file.path}: {error}") from error
 
 
 def _short(value: float) -> float:

@@ -2,11 +2,10 @@
 
 Arms and comparisons were fixed before the results were looked at (commit 2dad3d3); after that the condition of two
 entries of the mixture became an entry of its own, and two statements on confident against random edits lost their
-direction (2a13b68, cda28e5). All losses are in nats a token, against
-the model of the same seed that was trained on human text alone. A difference counts beyond Student's 95 % interval
-over the seeds (three seeds: 4.3 standard errors) and beyond twice its standard error over the works of the test text,
-with no correction for their number, which the ledger tells; an arm whose edits change less than 0.1 % of the tokens is
-untestable.
+direction (2a13b68, cda28e5). All losses are in nats a token, against the model of the same seed that was trained on
+human text alone. A difference counts beyond Student's 95 % interval over the seeds (three seeds: 4.3 standard errors)
+and beyond twice its standard error over the works of the test text, with no correction for their number, which the
+ledger tells; an arm whose edits change less than 0.1 % of the tokens is untestable.
 """
 
 from collections.abc import Callable, Mapping

@@ -17,19 +17,18 @@ def evaluate_all(claims: Iterable[Claim], before: Callable[[int, Claim], None]) 
     return entries
 
 
-def estimates(entries: Iterable[Entry], level: float | None = None) -> list[Comparison]:
-    """Return the distinct comparisons of estimates: claims that share a measurement count it once.
+def estimates(entries: Iterable[Entry]) -> tuple[list[Comparison], list[Comparison]]:
+    """Return the distinct comparisons of estimates: at 4 standard errors, and at wider chances of a false alarm.
 
-    Args:
-        entries: of the ledger.
-        level: chance of a false alarm of those that are wanted; None: all.
+    Claims that share a measurement count it once.
     """
     distinct: dict[tuple[str, tuple[tuple[str, Number], ...]], Comparison] = {}
     for entry in entries:
         for item in entry.comparisons:
-            if item.random and level in (None, item.level):
+            if item.random:
                 distinct[item.name, tuple(item.numbers.items())] = item
-    return list(distinct.values())
+    strict = [item for item in distinct.values() if item.level == FALSE_ALARM]
+    return strict, [item for item in distinct.values() if item.level != FALSE_ALARM]
 
 
 def summary(entries: Sequence[Entry]) -> str:
@@ -44,13 +43,12 @@ def summary(entries: Sequence[Entry]) -> str:
         )
         if chosen:
             parts.append(f"{'The paper' if owner == 'paper' else 'This work'}: {len(chosen)} entries, {counts}.")
-    number = len(estimates(entries, FALSE_ALARM))
-    if number:
+    strict, wider = estimates(entries)
+    if strict:
         parts.append(
-            f"{number} distinct comparisons of estimates at 4 standard errors: were all statements true, the chance of "
-            f"at least one false alarm would be {chance_of_false_alarm(number):.2%}."
+            f"{len(strict)} distinct comparisons of estimates at 4 standard errors: were all statements true, the "
+            f"chance of at least one false alarm would be {chance_of_false_alarm(len(strict)):.2%}."
         )
-    wider = [item for item in estimates(entries) if item.level != FALSE_ALARM]
     if wider:
         parts.append(
             f"{len(wider)} distinct comparisons at Student's 95 % interval over the seeds: were there no differences "
@@ -121,6 +119,7 @@ def detail(entry: Entry) -> list[dict[str, Any]]:
 
 def as_data(entries: Sequence[Entry]) -> dict[str, Any]:
     """Return the whole ledger for a result file."""
+    strict, wider = estimates(entries)
     return {
         "summary": summary(entries),
         "counts": {
@@ -130,9 +129,9 @@ def as_data(entries: Sequence[Entry]) -> dict[str, Any]:
             }
             for owner in ("paper", "this work")
         },
-        "estimates": len(estimates(entries, FALSE_ALARM)),
-        "chance_of_false_alarm": chance_of_false_alarm(len(estimates(entries, FALSE_ALARM))),
-        "interval_estimates": len(estimates(entries)) - len(estimates(entries, FALSE_ALARM)),
+        "estimates": len(strict),
+        "chance_of_false_alarm": chance_of_false_alarm(len(strict)),
+        "interval_estimates": len(wider),
         "broken": [entry.claim.id for entry in entries if entry.ours_broken],
         "latex": {entry.claim.id: entry.claim.latex for entry in entries if entry.claim.latex},
         "tables": {
