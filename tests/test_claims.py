@@ -1,6 +1,7 @@
 """The ledger: coverage of the paper's equations, verdicts that can fail, and the arithmetic beneath."""
 
 import json
+import math
 from dataclasses import replace
 from fractions import Fraction
 
@@ -69,9 +70,24 @@ def test_agreement_within_four_standard_errors_and_power():
 def test_bounds_need_four_standard_errors_to_be_violated_or_exceeded():
     assert at_most("noise", 2.03, 0.01, 2.0).passed
     assert not at_most("violated", 2.05, 0.01, 2.0).passed
-    assert not above("noise", 2.03, 0.01, 2.0).passed
+    assert not above("clearly below", 1.95, 0.01, 2.0).passed
+    assert not above("equal, without error", 2.0, 0.0, 2.0).passed
     assert above("clear", 2.05, 0.01, 2.0).passed
     assert not close("rounding", 1.0, 1.1, 0.01).passed
+
+
+def test_a_bound_that_an_estimate_cannot_tell_from_its_violation_decides_nothing():
+    def decided(comparison):
+        return verdict(Outcome((comparison,)))
+
+    assert decided(at_most("attained", 2.0, 0.01, 2.0)) == "holds"
+    assert decided(at_most("exact", 2.0, 0.0, 2.0)) == "holds"
+    for error in (0.06, math.inf):  # 4 of them reach beyond 2.2
+        assert decided(at_most("blunt", 2.0, error, 2.0)) == "untestable here"
+    assert decided(above("in between", 2.1, 0.1, 2.0)) == "untestable here"
+    assert decided(above("in between", 1.9, 0.1, 2.0)) == "untestable here"
+    assert decided(above("clear", 2.5, 0.1, 2.0)) == "holds"
+    assert decided(above("clearly below", 1.5, 0.1, 2.0)) == "fails"
 
 
 def test_own_claims_and_corrections_decide_the_exit_code():

@@ -15,7 +15,7 @@ crossings: positions whose own token did not decide, because the words before th
 text is cut into other tokens. X = (entered) - (left): tokens selected now that were not before, less redraws that
 were confident in the old context and are not selected in the new one.
 
-For a threshold p >= 1/2 at most one token of a context has P >= p, so c_i = q_i, and a token that changes is never
+For a threshold p > 1/2 at most one token of a context has P >= p, so c_i = q_i, and a token that changes is never
 selected again in its context. Then i in S_0 is still selected after g edits with chance q_i^g, and without crossings
 
     E s_g M_0 = sum_{S_0} q_i^g     (in general sum_{S_0} c_i^g, as long as the candidates at a position do not depend

@@ -87,7 +87,7 @@ def _nucleus(logits_NxV: Array, top_p: Array) -> Array:
 def least_same(config: EditConfig, vocabulary: int) -> float | None:
     """Return a lower bound of the chance that a redraw gives the original back, over all priors (this work).
 
-    Let p >= 1/2 be the threshold, so that a selected token is the likeliest one, and n the other candidates, of
+    Let p >= 1/2 be the threshold, so that no token is likelier than a selected one, and n the other candidates, of
     probability 1 - p together at most. The original comes back with chance p^a / (p^a + sum_c P(c)^a), a = 1 / t.
     It grows with p, and the sum is largest where the rest is spread evenly over all n for t >= 1 (concave), or lies
     on one candidate for t < 1 (convex).

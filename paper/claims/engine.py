@@ -18,7 +18,7 @@ def means(curve: Curve) -> tuple[Mean, ...]:
 
 
 @cache
-def random(T: int, d: int, counts: tuple[int, ...], draws: int = 8) -> tuple[Mean, ...]:
+def random(T: int, d: int, counts: tuple[int, ...], draws: int = 32) -> tuple[Mean, ...]:
     """Rows drawn afresh in every generation."""
     return means(random_edits(T, d, counts, draws=draws, seed=SEED))
 

@@ -35,6 +35,11 @@ from paper.contrasts import (
 TOLERANCE = (
     "95 % t interval over the seeds, each of which is wrong once in 20, and twice the error over works of the test text"
 )
+OVER_SEEDS = (
+    "95 % t interval over the seeds, each of which is wrong once in 20; the error over works of the test text is not "
+    "known of this column"
+)
+ONE_EDIT = OVER_SEEDS + ", and all seeds share one confident edit of the text"
 UNIT = "nats a token, +- half of the 95 % interval"
 
 Committed = Mapping[str, Any]
@@ -257,6 +262,7 @@ def _entry(
     statement: str,
     check: Check,
     kind: Kind = "expectation",
+    tolerance: str = TOLERANCE,
 ) -> Claim:
     def run() -> Outcome:
         try:
@@ -264,39 +270,44 @@ def _entry(
         except UntestableError as reason:
             return Outcome(stated=(), headline=str(reason))
 
-    return Claim(name, where, statement, owner, kind, run, tolerance=TOLERANCE)
+    return Claim(name, where, statement, owner, kind, run, tolerance=tolerance)
+
+
+# Of sources whose author is not all that sets them apart from the human text.
+SUBJECT = {"champ": " (answers to problems of mathematics: another subject, too)"}
 
 
 def _mixture(mixture: Data) -> tuple[Claim, ...]:
     ours, paper = "this work", "paper"
     figures, tables = "figures 2 and 7-9, on small models", "tables 1, 13, 14, 17, on small models"
     steps = "step by step, 0 to 25 to 50 to 75 to 100 %"
-    domains = len(human_domains(mixture))
+    domains, subject = len(human_domains(mixture)), SUBJECT.get(sources(mixture)[0], "")
+    text = f"another model's text{subject}"
     return (
         _entry(
             mixture, "mixture-training-loss", paper, figures,
-            "the training loss on another model's text alone is below that on human text alone",
-            partial(check_training_loss, steps=False),
+            f"the training loss on {text} alone is below that on human text alone",
+            partial(check_training_loss, steps=False), tolerance=OVER_SEEDS,
         ),
         _entry(
             mixture, "mixture-training-loss-steps", paper, figures,
-            f"the training loss falls as the share of another model's text grows ({steps})",
-            partial(check_training_loss, steps=True),
+            f"the training loss falls as the share of {text} grows ({steps})",
+            partial(check_training_loss, steps=True), tolerance=OVER_SEEDS,
         ),
         _entry(
             mixture, "mixture-perplexity", paper, tables,
-            "perplexity on human text is higher after training on another model's text alone than on human text alone "
+            f"perplexity on human text is higher after training on {text} alone than on human text alone "
             f"(mean over {domains} domains)", partial(check_human_perplexity, steps=False),
         ),
         _entry(
             mixture, "mixture-perplexity-steps", paper, tables,
-            f"perplexity on human text rises as the share of another model's text grows ({steps}; "
+            f"perplexity on human text rises as the share of {text} grows ({steps}; "
             f"mean of {domains} domains)",
             partial(check_human_perplexity, steps=True),
         ),
         _entry(
             mixture, "mixture-source", ours, ours,
-            "pure text of another, larger model and pure text of the model itself differ in the harm they do",
+            f"pure text of another, larger model{subject} and pure text of the model itself differ in the harm they do",
             check_own_text,
         ),
         _entry(
@@ -331,12 +342,13 @@ def _edited(edited: Data) -> tuple[Claim, ...]:
             "after as many random ones (two highest rates; expected: a smaller one, as a token of probability q "
             "survives with q^2)",
             partial(check_column, "share_above_0.9", "share of the tokens, +- half of the interval"),
+            tolerance=ONE_EDIT,
         ),
         _entry(
             edited, "edited-rare-tokens", ours, ours,
             "confident and as many random edits differ in the loss on the rarest tenth of the test tokens (two highest "
             "rates; expected: less after confident ones, as random ones remove rare tokens from the text)",
-            partial(check_column, "rare_nats", UNIT),
+            partial(check_column, "rare_nats", UNIT), tolerance=ONE_EDIT,
         ),
     )  # fmt: skip
 

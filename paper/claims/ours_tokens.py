@@ -368,8 +368,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     _claim(
         "token-entropy",
-        "a confident token's q becomes q^2: the context's entropy rises if q > (sqrt 5 - 1)/2, and with two tokens "
-        "falls for 1/2 < q below it; KL = -q ln q - (1-q) ln(1+q)",
+        "a confident token's q becomes q^2: the context's entropy rises if (sqrt 5 - 1)/2 < q < 1, and with two "
+        "tokens falls for 1/2 < q below it; KL = -q ln q - (1-q) ln(1+q)",
         check_entropy,
         tolerance="1e-12 in float64",
     ),

@@ -46,8 +46,9 @@ def summary(entries: Sequence[Entry]) -> str:
     strict, wider = estimates(entries)
     if strict:
         parts.append(
-            f"{len(strict)} distinct comparisons of estimates at 4 standard errors: were all statements true, the "
-            f"chance of at least one false alarm would be {chance_of_false_alarm(len(strict)):.2%}."
+            f"{len(strict)} distinct comparisons of estimates at 4 standard errors: were all statements true and all "
+            f"errors normal, the chance of at least one false alarm would be "
+            f"{chance_of_false_alarm(len(strict)):.2%}."
         )
     if wider:
         parts.append(
