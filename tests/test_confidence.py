@@ -1,8 +1,12 @@
 """The one-edit law: limit, exact finite-T value, shares and thresholds."""
 
+from functools import partial
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.integrate import quad
+from scipy.special import gammaln
 from scipy.stats import beta, norm
 
 from theory.confidence import (
@@ -17,6 +21,8 @@ from theory.confidence import (
 )
 from theory.errors import InputError
 from theory.state_evolution import edit_moments
+
+EPS = np.finfo(np.float64).eps
 
 INF = float("inf")
 BANDS = [
@@ -35,6 +41,41 @@ def test_band_moments_are_integrals(band):
         return (1.0, 0.0, 1.0)[power] - value if band.complement else value
 
     assert band_moments(band) == pytest.approx([inside(k) for k in range(3)], abs=1e-9)  # quad's own tolerance
+
+
+def test_small_moments_keep_their_digits():
+    # Series of erf and of the second moment at 0: their next terms are below rounding at tau = 1e-8.
+    for tau in (1e-8, 1e-100):
+        a, mu, kappa = band_moments(threshold_band(tau))
+        assert (a, mu) == (pytest.approx(np.sqrt(2 / np.pi) * tau, rel=4 * EPS), 0)
+        assert kappa == pytest.approx(np.sqrt(2 / np.pi) * tau**3 / 3, rel=8 * EPS)
+        assert edit_moments(tau) == (a, kappa)
+    # Both tails as sums of positive terms; exp(-t^2/2) loses t^2/2 = 313 units of rounding at t = 25.
+    tail, edge = norm.sf(25.0), 25 * norm.pdf(25.0)
+    for band, sides in ((threshold_band(25.0, "low-confidence"), 2), (Band(25.0, INF), 1), (Band(-30.0, -25.0), 1)):
+        a, _, kappa = band_moments(band)
+        assert (a, kappa) == pytest.approx((sides * tail, sides * (tail + edge)), rel=1000 * EPS)
+    assert band_moments(threshold_band(1e200)) == (1, 0, 1)
+    # A band between the two: the series and the tail take over from each other.
+    for low in (0.4, 0.9, 3.0):
+        a = band_moments(Band(low, low + 0.5))[0]
+        assert a == pytest.approx(norm.cdf(low + 0.5) - norm.cdf(low), abs=4 * EPS)
+        assert band_moments(Band(low, low + 0.5, True))[0] == pytest.approx(1 - a, abs=4 * EPS)
+
+
+@pytest.mark.parametrize("T_d", [(3, 1), (10, 2), (10**6, 10)])
+def test_thresholds_of_extreme_shares(T_d):
+    T, d = T_d
+    for selection in ("high-confidence", "low-confidence"):
+        for share in (1e-9, 0.5, 1 - 1e-9):
+            tau = threshold_for_share(T, d, share, selection)
+            # The share is nowhere a difference of numbers near 1.
+            assert first_edit_share(T, d, threshold_band(tau, selection)) == pytest.approx(share, rel=64 * EPS)
+    # At a small threshold the share is sqrt(2/pi) tau E q^(-1/2), q ~ Beta((T-d)/2, d/2).
+    inverse_root = np.exp(gammaln((T - d - 1) / 2) - gammaln((T - d) / 2) + gammaln(T / 2) - gammaln((T - 1) / 2))
+    rounding = 8 * EPS * gammaln(T / 2) + 64 * EPS
+    tau = threshold_for_share(T, d, 1e-9)
+    assert tau == pytest.approx(1e-9 / np.sqrt(2 / np.pi) / inverse_root, rel=rounding)
 
 
 @pytest.mark.parametrize("selection", ["high-confidence", "low-confidence"])
@@ -63,21 +104,59 @@ def _sampled_one_edit(T, d, band, draws, seed):
     return values.mean(), values.std(ddof=1) / np.sqrt(draws)
 
 
+def _one_edit_on_the_sphere(tau, low, nodes):
+    """e_2 at T = 3, d = 1, by integration: r = R omega, R Rayleigh, omega uniform on S^2, H = h h', h normal to omega.
+
+    omega runs over 0 < omega_1 < omega_2 < omega_3, a 48th of the sphere, so that row 3 is the first to leave
+    |r| <= tau as R grows; the mean over h is that over any two orthogonal h, the forms being quadratic.
+    """
+    x, weight = np.polynomial.legendre.leggauss(nodes)
+    x, weight = (x + 1) / 2, weight / 2
+    y, t = x[:, None], x[None, :]
+    omega = np.stack(np.broadcast_arrays(y * t, y, 1.0))
+    length = np.linalg.norm(omega, axis=0)
+    area = 48 / (4 * np.pi) * y * weight[:, None] * weight / length**3
+    omega = omega / length
+    first = np.stack(np.broadcast_arrays(-y, y * t, 0.0)) / (y * np.hypot(1, t))
+    frame = (first, np.cross(omega, first, axis=0))
+    leave = [np.full(y.shape, 0.0), *(tau / omega[::-1]), np.full(y.shape, np.inf)]  # R at which rows 3, 2, 1 leave
+    total = np.zeros(length.shape)
+    for k, (a, b) in enumerate(pairwise(leave)):
+        inside = np.arange(3) < 3 - k
+        edited = (~inside if low else inside)[:, None, None]
+        ends = [np.exp(-(c**2) / 2) for c in (a, b)]
+        mass = ends[0] - ends[1]
+        square = (a**2 + 2) * ends[0] - (np.where(np.isfinite(b), b, 0) ** 2 + 2) * ends[1]  # E R^2 1{a < R < b}
+        for h in frame:
+            total += mass * (h**2 * edited).sum(0) / 2 + square * (h * omega * edited).sum(0) ** 2 / 2
+    return 1 + float((area * total).sum())
+
+
+@pytest.mark.parametrize("low", [False, True])
+@pytest.mark.parametrize("tau", [0.5, 1.0, 2.0])
+def test_exact_one_edit_at_three_samples(tau, low):
+    # The residuals lie in a plane: their correlations are of order 1, and a Mehler series of 24 terms is off by 1e-4.
+    value = _one_edit_on_the_sphere(tau, low, 60)
+    assert value == pytest.approx(_one_edit_on_the_sphere(tau, low, 120), abs=1e-12)  # converged
+    assert one_edit(3, 1, threshold_band(tau, "low-confidence" if low else "high-confidence")) == pytest.approx(
+        value, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize(("T", "d"), [(18, 5), (12, 10), (4, 2)])
 @pytest.mark.parametrize("band", BANDS)
-def test_exact_one_edit_against_sampling(band):
-    T, d = 18, 5
+def test_exact_one_edit_against_sampling(band, T, d):
     mean, se = _sampled_one_edit(T, d, band, 3000, seed=11)
     exact = one_edit(T, d, band)
     assert abs(exact - mean) < 4 * se
-    # The paper's 1 + a (eq. 36) and the law without its -kappa^2 term are rejected by the same sample.
-    share = first_edit_share(T, d, band)
-    assert abs(1 + share - mean) > 6 * se
+    if (T, d) == (18, 5):  # the paper's 1 + a (eq. 36) is rejected by the same sample
+        assert abs(1 + first_edit_share(T, d, band) - mean) > 6 * se
 
 
 def test_exact_one_edit_of_all_rows_is_replace():
     # Every row edited: r'M H M r = r'H r = 0 and tr H = d, so e_2 = 2 whatever T and d (replace doubles).
     for T, d in [(12, 4), (40, 20), (9, 1)]:
-        assert one_edit(T, d, Band(-INF, INF)) == pytest.approx(2.0, abs=1e-9)  # quadrature, see _NODES
+        assert one_edit(T, d, Band(-INF, INF)) == pytest.approx(2.0, abs=8 * EPS)
 
 
 @pytest.mark.parametrize("ratio", [2, 10])
@@ -138,8 +217,9 @@ def test_bad_arguments():
     for threshold in (0.0, np.inf, np.nan):
         with pytest.raises(InputError, match="positive number"):
             edit_moments(threshold)
-    with pytest.raises(InputError, match="unknown"):
-        edit_moments(1.0, "unsure")  # pyright: ignore[reportArgumentType]
+    for call in (edit_moments, threshold_band, limit_threshold, partial(threshold_for_share, 20, 5)):
+        with pytest.raises(InputError, match="unknown"):
+            call(0.5, "unsure")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="ratio"):
         one_edit_limit(0.5, 0.2, 0.9)
     with pytest.raises(InputError, match="kappa"):

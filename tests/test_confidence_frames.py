@@ -89,3 +89,9 @@ def test_bad_arguments():
         residual_rule(20, 4, 3, 0.5, selection="sideways")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="frames"):
         residual_rule(20, 4, 3, 0.5, frames=1)
+    for late in (0, -1):
+        with pytest.raises(InputError, match="late"):
+            residual_rule(20, 4, 3, 0.5, late=late)
+    # Two controls fitted to four runs leave one degree of freedom: errors of .07 +- .08 where e >= 1.
+    with pytest.raises(InputError, match="too few runs"):
+        residual_rule(20, 4, 3, 0.5, frames=2, replicates=9)

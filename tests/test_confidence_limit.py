@@ -114,6 +114,25 @@ def test_feedback_ratio():
     assert feedback_ratio(limit_threshold(bounded_share())) == pytest.approx(2, abs=1e-9)
     for share in np.linspace(0.01, 0.99, 30):
         assert feedback_ratio(limit_threshold(share, "low-confidence"), "low-confidence") < 0.5
+    eps = np.finfo(np.float64).eps
+    for tau in (1.0, 8.0, 8.5, 40.0):  # exp(-tau^2/2) loses tau^2/2 roundings here, twice
+        mills = np.exp(np.log(tau) + norm.logpdf(tau) - norm.logsf(tau)) / 2
+        assert feedback_ratio(tau) == pytest.approx(mills, rel=2 * tau**2 * eps + 16 * eps)
+    assert feedback_ratio(1e4) == pytest.approx(1e8 / 2 + 0.5, rel=4 * eps)  # tau^2/2 (1 + tau^-2 - 2 tau^-4)
+    assert feedback_ratio(1e-300) == pytest.approx(norm.pdf(0) * 1e-300, rel=4 * eps)
+    for tau in (0.3, 1.0, 3.0):
+        low = tau * norm.pdf(tau) / (2 * norm.cdf(tau) - 1)
+        assert feedback_ratio(tau, "low-confidence") == pytest.approx(low, rel=16 * eps)
+    assert feedback_ratio(1e-300, "low-confidence") == 0.5
+    assert feedback_ratio(1e200, "low-confidence") == 0
+
+
+def test_small_shares_have_a_curve():
+    # kappa is of order a^3: the first edit adds a, the next ones the rows edited before and nothing to rounding.
+    curve = state_evolution(limit_threshold(1e-8), 4, samples=200, solutions=2)
+    assert curve.error == pytest.approx([1, 1 + 1e-8, 1 + 1e-8, 1 + 1e-8], abs=1e-14)
+    everything = state_evolution(1e200, 4, samples=200, solutions=2)
+    assert everything.error == pytest.approx([1, 2, 3, 4], abs=1e-14)  # replace
 
 
 def test_limit_levels_off_where_the_theorem_says_so():
@@ -139,3 +158,5 @@ def test_bad_arguments():
         state_evolution(0.5, 1)
     with pytest.raises(InputError, match="positive"):
         state_evolution(-1.0, 5)
+    with pytest.raises(InputError, match="another bracket"):
+        limit_crossing(generations=4, samples=200, solutions=2, bracket=(0.1, 0.2))

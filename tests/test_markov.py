@@ -270,7 +270,10 @@ def test_conditional_keeps_the_fallback_where_nothing_was_seen() -> None:
         lambda: Editor(0.5, temperature=0.0),
         lambda: stationary(np.ones((2, 2))),
         lambda: stationary(np.ones(2) / 2),
+        lambda: Editor(0.5, candidates=1.5),  # pyright: ignore[reportArgumentType]
         lambda: iterate_edit(np.eye(2), Editor(0.5), -1),
+        lambda: iterate_replace(np.eye(2), 1.0, -3),
+        lambda: iterate_replace(np.eye(2), 1.0, 1.5),  # pyright: ignore[reportArgumentType]
         lambda: iterate_edit(np.eye(2), Editor(0.5), 1, prior=np.eye(3)),
         lambda: iterate_edit(np.eye(9), Editor(0.5), 12),
         lambda: change_range(0.4, Editor.released()),

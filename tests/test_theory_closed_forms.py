@@ -5,6 +5,7 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
+from scipy.special import digamma
 
 from theory import bounds, closed_forms, moments
 from theory.engines import fixed_edits, random_edits
@@ -79,6 +80,19 @@ def test_accumulation_and_real_share_limits():
     assert closed_forms.accumulate_subsample_limit(100_000)[-1] == pytest.approx(np.pi**2 / 2 - 2, abs=1e-4)
     assert closed_forms.fixed_real_share_limit(0.4, 60)[-1] == pytest.approx(1.8 / 0.84, rel=1e-12)
     np.testing.assert_allclose(closed_forms.fixed_real_share_limit(1.0, 4), [1, 2, 3, 4])
+
+
+def test_limits_at_large_arguments():
+    eps = np.finfo(np.float64).eps
+    for T in (10**14, 10**15, 10**16, 10**17):
+        assert closed_forms.accumulate_fresh_x_limit(T, 1) == pytest.approx(np.pi**2 / 6, rel=4 * eps + 2 / T)
+    for T, d in ((21, 1), (19, 1), (10**4, 1100), (10**4, 900)):  # on either side of the change at t = 0.1
+        t = (d + 1) / T
+        cancelling = (1 - t) / t * (digamma(1) - digamma(1 - t))
+        assert closed_forms.accumulate_fresh_x_limit(T, d) == pytest.approx(cancelling, rel=8 * eps / t)
+    assert closed_forms.he_weight(1e17) == 1
+    assert closed_forms.he_weight(1e9) == pytest.approx(1 - 1e-9 + 2e-18, abs=2 * eps)
+    assert closed_forms.he_weight(1e-300) == pytest.approx(1e-150, rel=4 * eps)
 
 
 @pytest.mark.parametrize("k", [0.2, 1.0, 5.0])
@@ -178,6 +192,8 @@ def test_eq_41_and_42():
     assert bounds.decay_bound(20_000, 10, 10_000, 0.81) < 0.6 * full
     with pytest.raises(InputError):
         bounds.decay_bound(20, 10, 5, 1.0)
+    with pytest.raises(InputError, match="spectral"):  # 0 or 1 for a 0/1 matrix: no ratio in (0, 1)
+        bounds.decay_bound(40, 2, 1, 0.5, "spectral")  # pyright: ignore[reportArgumentType]
 
 
 def test_the_constant_two_fails():

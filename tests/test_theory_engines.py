@@ -345,6 +345,7 @@ def test_accumulate_subsample_against_literal_and_limit():
         lambda: fixed_real_share(10, 2, 11, 3),
         lambda: fixed_real_share(10, 2, 1, 0),
         lambda: accumulate_subsample(3, 2, 3),
+        lambda: fit_test_error(np.eye(3)[None, :, :1], np.ones((1, 3)), 0.0),
     ],
 )
 def test_bad_arguments(call):

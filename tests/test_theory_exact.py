@@ -3,6 +3,7 @@
 from collections import defaultdict
 from fractions import Fraction
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -321,6 +322,27 @@ def test_ridge_replace_is_bounded_and_forgets():
         axis=0,
     )
     np.testing.assert_allclose(engine.error.error, mean, rtol=1e-10)
+
+
+def test_ridge_replace_takes_lists_and_weak_penalties():
+    eye = [[1.0, 0.0], [0.0, 1.0]]
+    problem: dict[str, Any] = {"X": eye, "Sigma": eye, "w_star": [1.0, 1.0], "sigma": 1.0, "penalty": 1.0}
+    assert ridge_replace(generations=1, **problem)[0] == pytest.approx([0.5])
+    assert ridge_replace_limit(**problem) == pytest.approx((2, 2 / 3))
+    # The square of this penalty is 0 in float64, and so is the eigenvalue of the second column.
+    problem |= {"X": [[1.0, 0.0]], "penalty": 1e-200}
+    assert ridge_replace(generations=1, **problem)[1] == pytest.approx([1.0])
+    assert ridge_replace_limit(**problem)[1] == pytest.approx(0.5e200)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+def test_ridge_replace_refuses_features_that_overflow(value):
+    problem = {"Sigma": np.eye(2), "w_star": np.ones(2), "sigma": 1.0, "penalty": 1.0}
+    X = np.full((4, 2), value)
+    with pytest.raises(InputError, match="finite"):
+        ridge_replace(X, generations=2, **problem)
+    with pytest.raises(InputError, match="finite"):
+        ridge_replace_limit(X, **problem)
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,13 @@ def test_capped_fixation_runs_are_extrapolated_without_bias() -> None:
         lambda: toys.variance_curve("edit", 5, 5),
         lambda: toys.variance_curve("replace", 0, 5),
         lambda: toys.variance_curve("replace", 5, 5, -1.0),
+        lambda: toys.variance_curve("replace", np.nan, 3),  # pyright: ignore[reportArgumentType]
+        lambda: toys.variance_curve("replace", 2.5, 3),  # pyright: ignore[reportArgumentType]
+        lambda: toys.variance_curve("replace", 5, 2.5),  # pyright: ignore[reportArgumentType]
+        lambda: toys.genealogy(2.5),  # pyright: ignore[reportArgumentType]
+        lambda: toys.mean_det_factor(5, 1.5),  # pyright: ignore[reportArgumentType]
+        lambda: toys.kde_cross_entropy("replace", 1e200, 2),
+        lambda: toys.kde_cross_entropy("replace", 1.0, 1.5),  # pyright: ignore[reportArgumentType]
         lambda: toys.mean_error_curve("replace", 5, 5, 0),
         lambda: toys.trace_deviation(5, 0, 5),
         lambda: toys.log_det_drift(3, 3),

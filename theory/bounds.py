@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from theory.closed_forms import honest_error, paper_sum, trace_inverse_gram_squared
+from theory.errors import InputError
 from theory.moments import increment_moments, mean_residual_leverage
 from theory.schedules import check_counts, check_real, check_shape, consecutive_blocks
 
@@ -59,8 +60,10 @@ def decay_bound(T: int, d: int, m1: int, eta: float, norm: Literal["frobenius", 
         norm: the reading.
 
     Raises:
-        InputError: for a bad shape, count or eta.
+        InputError: for a bad shape, count or eta, or another norm.
     """
+    if norm not in ("frobenius", "trace"):
+        raise InputError(f"norm '{norm}' has no ratio eta in (0, 1) here; choose frobenius or trace")
     check_shape(T, d)
     (m1,) = check_counts((m1,), T)
     eta = check_real("eta", eta, low=0.0, high=1.0 - 1e-15, open_low=True)

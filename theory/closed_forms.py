@@ -7,7 +7,7 @@ paper"), another paper, or this work.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import digamma
+from scipy.special import digamma, zeta
 
 from theory.errors import InputError
 from theory.moments import leverage_energy, mean_residual_leverage, spectral_moments
@@ -83,10 +83,19 @@ def accumulate_fresh_x(T: int, d: int, generations: int) -> np.ndarray:
 
 
 def accumulate_fresh_x_limit(T: int, d: int) -> float:
-    """Limit of ``accumulate_fresh_x``: (1-t)/t (psi(1) - psi(1-t)) <= pi^2/6, t = (d+1)/T (this work)."""
+    """Limit of ``accumulate_fresh_x``: (1-t)/t (psi(1) - psi(1-t)) <= pi^2/6, t = (d+1)/T (this work).
+
+    Equal to (1-t) sum_{k>=0} zeta(k+2) t^k, which is used for small t: there the difference of psi cancels.
+    Both to a few roundings.
+
+    Raises:
+        InputError: if T < d + 2 or d < 1.
+    """
     check_shape(T, d)
-    t = (d + 1) / T
-    return float((1 - t) / t * (digamma(1.0) - digamma(1.0 - t)))
+    t, rest = (d + 1) / T, (T - d - 1) / T
+    if t < 0.1:  # 16 terms leave less than zeta(18) t^16/(1-t), below rounding
+        return float(rest * np.polynomial.polynomial.polyval(t, zeta(np.arange(2.0, 18.0))))
+    return float(rest / t * (digamma(1.0) - digamma(rest)))
 
 
 def accumulate_subsample_limit(generations: int) -> np.ndarray:
@@ -143,7 +152,8 @@ def he_weight(real_per_synthetic: float) -> float:
     value there is w itself; w = 0.618, the golden ratio's inverse, at k = 1.
     """
     k = check_real("real_per_synthetic", real_per_synthetic, low=0.0, open_low=True)
-    return float((np.sqrt(k * k + 4 * k) - k) / 2)
+    # 2 sqrt(k)/(sqrt(k) + sqrt(k+4)) is the same without the difference, which loses all digits at large k.
+    return float(2 * np.sqrt(k) / (np.sqrt(k) + np.sqrt(k + 4)))
 
 
 def one_random_edit(T: int, d: int, m: int) -> float:

@@ -25,7 +25,7 @@ has all moments: there, only this form can be held to a standard error.
 
 import numpy as np
 
-from theory.schedules import check_count
+from theory.schedules import check_count, check_real
 
 
 def haar_frames(T: int, d: int, draws: int, rng: np.random.Generator) -> np.ndarray:
@@ -66,6 +66,10 @@ def fit_test_error(U: np.ndarray, u: np.ndarray, sigma: float = 1.0) -> np.ndarr
 
     Returns:
         float64 (...).
+
+    Raises:
+        InputError: if sigma is not a positive number.
     """
+    sigma = check_real("sigma", sigma, low=0.0, open_low=True)
     projected = np.einsum("...td,...t->...d", U, u)
     return np.einsum("...d,...d->...", projected, projected) / (U.shape[-1] * sigma**2)

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from theory.errors import InputError
+from theory.schedules import check_count
 
 MAX_WINDOW = 40_000_000  # entries of one float64 window law: 320 MB
 
@@ -43,8 +44,8 @@ class Editor:
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise InputError(f"The threshold p must lie in (0, 1), got {self.threshold}.")
-        if self.candidates is not None and self.candidates < 1:
-            raise InputError(f"The number of candidates k must be at least 1, got {self.candidates}.")
+        if self.candidates is not None:
+            check_count("candidates", self.candidates)
         if not 0 < self.temperature < np.inf:
             raise InputError(f"The temperature must be positive and finite, got {self.temperature}.")
 
@@ -292,14 +293,14 @@ def iterate_edit(
         The curves, exact to rounding.
 
     Raises:
-        InputError: a bad transition array, a window that is too large, or a prior of another shape.
+        InputError: a bad transition array, a window that is too large, a prior of another shape, or
+            generations < 0.
     """
     source = check_transition(source)
     begin = source if start is None else check_transition(start)
     if begin.shape != source.shape or (prior is not None and np.shape(prior) != source.shape):
         raise InputError("Source, start and prior must be transition arrays of the same order and vocabulary.")
-    if generations < 0:
-        raise InputError(f"The number of generations must be at least 0, got {generations}.")
+    check_count("generations", generations, low=0)
     order = source.ndim - 1
     length = (2 * order if generations else order) + 1 if regenerate else order * (generations + 1) + 1
     law = extend(stationary(begin), begin, length)
@@ -355,9 +356,10 @@ def iterate_replace(
     all generations with equal weight and fits the pool's (k+1)-token law.
 
     Raises:
-        InputError: a bad transition array, temperature or threshold.
+        InputError: a bad transition array, temperature or threshold, or generations < 0.
     """
     source = check_transition(source)
+    check_count("generations", generations, low=0)
     editor = Editor(threshold=threshold, temperature=temperature)
     order = source.ndim - 1
     pool = extend(stationary(source), source, order + 1)

@@ -1,6 +1,7 @@
 """Phase diagram of confidence editing: the error after many generations against a_1 and T/d (this work)."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.optimize import brentq
@@ -110,13 +111,33 @@ def limit_crossing(
 
     The same seed at every share makes the curve smooth, so that a root can be found; its noise is that of
     the curve divided by the slope.
+
+    Args:
+        level: the value crossed, in units of v.
+        generations: fits counted, >= 2.
+        samples: as `state_evolution`.
+        solutions: as `state_evolution`.
+        bracket: two shares in (0, 1) whose errors lie on either side of `level`.
+        seed: as `state_evolution`.
+
+    Raises:
+        InputError: if the errors at the ends of the bracket lie on one side of `level`, or an argument is
+            outside its range.
     """
 
+    @cache  # the ends are asked for twice, and the root
     def last(share: float) -> tuple[float, float]:
         curve = state_evolution(limit_threshold(share), generations, samples=samples, solutions=solutions, seed=seed)
         return float(curve.error[-1]), float(curve.standard_error[-1])
 
+    ends = [last(share)[0] for share in bracket]
+    if not min(ends) <= level <= max(ends):
+        raise InputError(
+            f"the error goes from {ends[0]:.4g} to {ends[1]:.4g} over the shares {bracket} and does not cross "
+            f"{level}; give another bracket"
+        )
     found = brentq(lambda share: last(share)[0] - level, *bracket, xtol=1e-4)
     root = float(found)  # pyright: ignore[reportArgumentType]
-    slope = (last(root + 0.02)[0] - last(root - 0.02)[0]) / 0.04
+    width = min(0.02, root / 2, (1 - root) / 2)
+    slope = (last(root + width)[0] - last(root - width)[0]) / (2 * width)
     return root, last(root)[1] / slope

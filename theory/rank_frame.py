@@ -23,7 +23,18 @@ from theory.schedules import check_count, check_shape
 
 Selection = Literal["high-confidence", "low-confidence"]
 
+_FEWEST_RUNS = 20  # two control variates are fitted to the runs: of four runs they leave one degree of freedom
 _CACHED = 1 << 17  # doubles an array of a block: half a dozen of them stay in a few MiB of cache
+
+
+def check_selection(selection: Selection) -> None:
+    """Require a rule that is known.
+
+    Raises:
+        InputError: if it is neither "high-confidence" nor "low-confidence".
+    """
+    if selection not in ("high-confidence", "low-confidence"):
+        raise InputError(f"selection '{selection}' is unknown; choose high-confidence or low-confidence")
 
 
 @dataclass(frozen=True)
@@ -126,9 +137,9 @@ def residual_rule(
         threshold: tau in units of sigma, tau > 0, on the raw residual r_t = y_t - x_t'w^_n.
         selection: "high-confidence" or "low-confidence".
         frames: independent draws of H, >= 2; the standard error is their spread.
-        replicates: noise replicates on each frame.
+        replicates: noise replicates on each frame, >= 2; frames x replicates >= 20.
         seed: seed of NumPy's default generator; frames have their own spawned streams.
-        late: generations at the end over which the slope is taken.
+        late: generations at the end over which the slope is taken, >= 1; all of them if there are fewer.
 
     Returns:
         ResidualRun. Coefficients of the two control variates are estimated from the same replicates, a bias
@@ -142,8 +153,13 @@ def residual_rule(
         check_count(name, value, low=2)
     if not threshold > 0 or not np.isfinite(threshold):
         raise InputError(f"threshold = {threshold} must be a positive number (units of sigma)")
-    if selection not in ("high-confidence", "low-confidence"):
-        raise InputError(f"selection '{selection}' is unknown; choose high-confidence or low-confidence")
+    check_selection(selection)
+    check_count("late", late)
+    if frames * replicates < _FEWEST_RUNS:
+        raise InputError(
+            f"{frames} frames x {replicates} replicates are too few runs for two fitted control variates; "
+            f"use {_FEWEST_RUNS} or more"
+        )
     sequence = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
     high = selection == "high-confidence"
     blocks, owner = [], []

@@ -42,6 +42,17 @@ def _check_problem(Sigma: np.ndarray, w_star: np.ndarray) -> tuple[np.ndarray, n
     return Sigma, w_star
 
 
+def _check_gram(X: np.ndarray, d: int) -> np.ndarray:
+    X = np.asarray(X, dtype=np.float64)
+    if X.ndim != 2 or X.shape[1] != d:
+        raise InputError(f"X {X.shape} must have one column for each of the {d} entries of w_star.")
+    with np.errstate(over="ignore", invalid="ignore"):
+        gram = X.T @ X
+    if not np.isfinite(gram).all():
+        raise InputError("X and its squares must be finite: remove NaN, infinite and huge entries.")
+    return gram
+
+
 def ridge_random_edits(
     T: int,
     counts: Sequence[int],
@@ -132,22 +143,21 @@ def ridge_replace(
     w*||_Sigma^2 and variance = sigma^2 sum_{j<n} tr(Sigma K^j B B' K^j), B B' = R diag(s/(s+penalty)^2) R'.
 
     Raises:
-        InputError: for shapes that do not fit, sigma < 0, penalty <= 0 or generations < 1.
+        InputError: for shapes that do not fit, entries that are not finite, sigma < 0, penalty <= 0 or
+            generations < 1.
     """
     Sigma, w_star = _check_problem(Sigma, w_star)
-    X = np.asarray(X, dtype=np.float64)
-    if X.ndim != 2 or X.shape[1] != w_star.size:
-        raise InputError(f"X {X.shape} must have one column for each of the {w_star.size} entries of w_star.")
+    gram = _check_gram(X, w_star.size)
     sigma = check_real("sigma", sigma, low=0.0)
     penalty = check_real("penalty", penalty, low=0.0, open_low=True)
-    s, R = np.linalg.eigh(X.T @ X)
+    s, R = np.linalg.eigh(gram)
     s = np.maximum(s, 0.0)
     k = s / (s + penalty)
     rotated, w_rotated = R.T @ Sigma @ R, R.T @ w_star
     n = np.arange(1, check_count("generations", generations) + 1)
     offset = (k ** n[:, None] - 1) * w_rotated
     bias = np.einsum("ni,ij,nj->n", offset, rotated, offset)
-    steps = np.sum(np.diagonal(rotated) * s / (s + penalty) ** 2 * k ** (2 * (n[:, None] - 1)), axis=1)
+    steps = np.sum(np.diagonal(rotated) * (k / (s + penalty)) * k ** (2 * (n[:, None] - 1)), axis=1)
     return bias, sigma**2 * np.cumsum(steps)
 
 
@@ -164,8 +174,10 @@ def ridge_replace_limit(
     Raises:
         InputError: as ``ridge_replace``.
     """
-    ridge_replace(X, Sigma=Sigma, w_star=w_star, sigma=sigma, penalty=penalty, generations=1)
-    s, R = np.linalg.eigh(X.T @ X)
+    Sigma, w_star = _check_problem(Sigma, w_star)
+    sigma = check_real("sigma", sigma, low=0.0)
+    penalty = check_real("penalty", penalty, low=0.0, open_low=True)
+    s, R = np.linalg.eigh(_check_gram(X, w_star.size))
     s = np.maximum(s, 0.0)
     diagonal = np.einsum("ij,ik,kj->j", R, Sigma, R)
-    return float(w_star @ Sigma @ w_star), float(sigma**2 * np.sum(diagonal * s / (penalty * (2 * s + penalty))))
+    return float(w_star @ Sigma @ w_star), float(sigma**2 * np.sum(diagonal * (s / (2 * s + penalty)) / penalty))

@@ -18,12 +18,15 @@ O_b ~ N(0, a^{b-1} kappa): P_b is the noise of rows frozen as they were written 
 that will be written again.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
+from scipy.special import erfcx, hyp1f1
 from scipy.stats import norm
 
+from theory.confidence import band_moments, threshold_band
 from theory.errors import InputError
 from theory.rank_frame import Selection
 from theory.schedules import check_count
@@ -43,23 +46,26 @@ def edit_moments(threshold: float, selection: Selection = "high-confidence") -> 
     """
     if not 0 < threshold < np.inf:
         raise InputError(f"threshold = {threshold} must be a positive number (units of sigma)")
-    if selection not in ("high-confidence", "low-confidence"):
-        raise InputError(f"selection '{selection}' is unknown; choose high-confidence or low-confidence")
-    outside = 2 * norm.sf(threshold)
-    edge = 2 * threshold * norm.pdf(threshold)
-    if selection == "low-confidence":
-        return float(outside), float(outside + edge)
-    return float(1 - outside), float(1 - outside - edge)
+    a, _, kappa = band_moments(threshold_band(threshold, selection))
+    return a, kappa
 
 
 def feedback_ratio(threshold: float, selection: Selection = "high-confidence") -> float:
     """Return rho = tau pdf(tau)/(1-a): for rho < 2 (high), always (low), the limit law is bounded in n.
 
     The increments z_{n+1} - z_n then vanish geometrically; for the high-confidence rule rho < 2 means a_1 <
-    0.93.
+    0.93. Computed without 1 - a, which cancels: tau/(sqrt(2 pi) erfcx(tau/sqrt 2)) for high confidence,
+    about tau^2/2 at large tau, and 1/(2 M(1, 3/2, tau^2/2)) <= 1/2 for low, M Kummer's function (DLMF
+    7.11.4).
+
+    Raises:
+        InputError: as ``edit_moments``.
     """
-    a = edit_moments(threshold, selection)[0]
-    return float(threshold * norm.pdf(threshold) / (1 - a))
+    edit_moments(threshold, selection)
+    threshold = float(threshold)
+    if selection == "high-confidence":
+        return threshold / (math.sqrt(2 * math.pi) * float(erfcx(threshold / math.sqrt(2))))
+    return 1 / (2 * float(hyp1f1(1, 1.5, min(threshold, 40.0) ** 2 / 2)))  # 0 from tau = 38 on
 
 
 def bounded_share() -> float:
@@ -121,7 +127,7 @@ def record_weights(paths: np.ndarray, a: float) -> np.ndarray:
 def _solve(tau: float, selection: Selection, generations: int, samples: int, rng: np.random.Generator):
     a, kappa = edit_moments(tau, selection)
     sign = -1.0 if selection == "high-confidence" else 1.0
-    strength = sign * tau * norm.pdf(tau)
+    strength = sign * tau * norm.pdf(min(tau, 40.0))  # 0 from there on, without a square that overflows
     N = generations
     scale = np.concatenate([np.sqrt(a ** np.arange(N) * (1 - kappa)), np.sqrt(a ** np.arange(N) * kappa)])
     base = rng.standard_normal((samples // 2, 2 * N))

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import digamma, polygamma, xlogy
 
 from theory.errors import InputError
+from theory.schedules import check_count, check_real
 
 RULES = ("replace", "accumulate", "accumulate-subsample")
 MAX_EXACT_SAMPLES = 3000  # the genealogy matrix holds n^2 float64 entries: 72 MB
@@ -18,8 +19,8 @@ MAX_EXACT_SAMPLES = 3000  # the genealogy matrix holds n^2 float64 entries: 72 M
 def _check(rule: str, n: int, generations: int) -> None:
     if rule not in RULES:
         raise InputError(f"Unknown rule {rule!r}: use replace, accumulate or accumulate-subsample.")
-    if n < 1 or generations < 1:
-        raise InputError(f"At least 1 sample and 1 generation are needed, got n = {n}, generations = {generations}.")
+    check_count("n", n)
+    check_count("generations", generations)
 
 
 def variance_curve(rule: str, n: int, generations: int, added: float = 0.0) -> np.ndarray:
@@ -51,8 +52,7 @@ def variance_curve(rule: str, n: int, generations: int, added: float = 0.0) -> n
         InputError: unknown rule, or sizes or `added` out of range.
     """
     _check(rule, n, generations)
-    if not (np.isfinite(added) and added >= 0):
-        raise InputError(f"The added variance must be finite and at least 0, got {added}.")
+    added = check_real("added", added, low=0.0)
     out = np.empty(generations)
     pool = 1 - 1 / n
     for g in range(1, generations + 1):
@@ -77,9 +77,11 @@ def mean_error_curve(rule: str, n: int, generations: int, d: int = 1) -> np.ndar
 
     The second moment about the true mean is a martingale under all three rules, so what the variance loses
     the mean gains.
+
+    Raises:
+        InputError: as ``variance_curve``, or d < 1.
     """
-    if d < 1:
-        raise InputError(f"The dimension must be at least 1, got {d}.")
+    check_count("d", d)
     return d * (1 - variance_curve(rule, n, generations))
 
 
@@ -97,11 +99,10 @@ def trace_deviation(n: int, d: int, generations: int) -> np.ndarray:
     estimated from a hundred runs is often far too small.
 
     Raises:
-        InputError: sizes below 1.
+        InputError: sizes that are no integers or below 1.
     """
     _check("replace", n, generations)
-    if d < 1:
-        raise InputError(f"The dimension must be at least 1, got {d}.")
+    check_count("d", d)
     m = n - 1
     step = np.array([[m * m, 2 * m], [m, m * (m + 1)]]) / n**2
     moments, out = np.array([d * d, d], dtype=np.float64), np.empty(generations)
@@ -121,16 +122,18 @@ def log_det_drift(n: int, d: int) -> tuple[float, float]:
     Raises:
         InputError: n < d + 1, where the fitted covariance is singular.
     """
-    if d < 1 or n < d + 1:
-        raise InputError(f"A nonsingular fit needs n >= d + 1, got n = {n}, d = {d}.")
+    check_count("n", n, low=check_count("d", d) + 1)
     halves = (n - np.arange(1, d + 1)) / 2
     return float(digamma(halves).sum() + d * np.log(2 / n)), float(polygamma(1, halves).sum())
 
 
 def mean_det_factor(n: int, d: int) -> float:
-    """E det of the fitted covariance over det of the law it is fitted to: prod_{i=1..d} (1 - i/n)."""
-    if d < 1 or n < d:
-        raise InputError(f"The formula needs 1 <= d <= n, got n = {n}, d = {d}.")
+    """E det of the fitted covariance over det of the law it is fitted to: prod_{i=1..d} (1 - i/n).
+
+    Raises:
+        InputError: n < d or d < 1.
+    """
+    check_count("n", n, low=check_count("d", d))
     return float(np.prod(1 - np.arange(1, d + 1) / n))
 
 
@@ -147,12 +150,13 @@ def kde_cross_entropy(rule: str, bandwidth: float, generations: int) -> np.ndarr
     H_g: the pool widens without bound, but only like h^2 log g.
 
     Raises:
-        InputError: another rule, or bandwidth or generations out of range.
+        InputError: another rule, a bandwidth outside (0, 1e150] or generations < 1.
     """
     if rule not in ("replace", "accumulate"):
         raise InputError("The limiting density is known for replace and accumulate.")
-    if not (np.isfinite(bandwidth) and bandwidth > 0) or generations < 1:
-        raise InputError("A positive bandwidth and at least 1 generation are needed.")
+    # Above it the variances 1 + g h^2 of the mixture leave the range of float64.
+    bandwidth = check_real("bandwidth", bandwidth, low=0.0, high=1e150, open_low=True)
+    check_count("generations", generations)
     nodes, weights = _standard_normal_nodes(80)
     counts = np.zeros(generations + 1)
     counts[1] = 1.0
@@ -200,9 +204,9 @@ def genealogy(n: int) -> np.ndarray:
         nonnegative.
 
     Raises:
-        InputError: n above MAX_EXACT_SAMPLES.
+        InputError: n below 1 or above MAX_EXACT_SAMPLES.
     """
-    if not 1 <= n <= MAX_EXACT_SAMPLES:
+    if check_count("n", n) > MAX_EXACT_SAMPLES:
         raise InputError(f"The exact genealogy covers 1 <= n <= {MAX_EXACT_SAMPLES}: use the diffusion formula.")
     occupied = np.arange(n + 1)
     matrix = np.zeros((n + 1, n + 1))

@@ -377,6 +377,18 @@ def check_one_edit_confidence() -> Outcome:
             alternative=("as many random rows", random),
         )
     )
+    few = process.errors(16, 6, "high-confidence", 0.8, 2, 80_000, process.SEED)[-1]
+    scale = sqrt(1 - 6 / 16)
+    a, _, kappa = confidence.band_moments(confidence.threshold_band(0.8 / scale))
+    found.append(
+        agrees(
+            "high confidence, T=16, d=6, tau=.8: literal = exact quadrature",
+            few.mean,
+            few.error,
+            confidence.one_edit(16, 6, high),
+            alternative=("the limit", confidence.one_edit_limit(a, kappa, 16 / 6)),
+        )
+    )
     for name, band in (("high", high), ("low", low)):
         gaps = []
         for size in (500, 1000):
@@ -557,7 +569,8 @@ CLAIMS: tuple[Claim, ...] = (
     _claim("ridge-forgets", "ridge with replaced labels: bounded error, and w* entirely forgotten", check_ridge),
     _claim(
         "one-edit-confidence",
-        "one edit by a residual rule: E_test/v -> 1 + a + (1-phi) kappa (1 - kappa), kappa = E Z^2 s(Z)",
+        "one edit by a residual rule, exactly: E_test/v = 1 + E a(q') + (T-d)/(T+2) E kappa(q'')(1 - kappa(q'')), Beta "
+        "variables q', q'' of mean about 1 - phi; in the limit 1 + a + (1-phi) kappa (1 - kappa), kappa = E Z^2 s(Z)",
         check_one_edit_confidence,
         tolerance=f"{WITHIN}; limit within 1e-4 after one extrapolation in 1/T",
     ),

@@ -52,6 +52,12 @@ class Sim:
         )
         v = process.sigma**2 * process.d / (process.T - process.d - 1)
         share = [None, *result.edited_share.tolist()]
+        note = f"Literal simulation, {self.designs} draws of X x {self.repeats} draws of noise; v = {v:.6g}."
+        if self.ridge == 0 and process.T < process.d + 4:
+            note += (
+                " At T < d + 4 the error has infinite variance: the means settle slowly and their standard errors "
+                "mean nothing; give T >= d + 8."
+            )
         rows = [
             {
                 "generation": n + 1,
@@ -67,7 +73,7 @@ class Sim:
             "sim",
             self,
             rows,
-            f"Literal simulation, {self.designs} draws of X x {self.repeats} draws of noise; v = {v:.6g}.",
+            note,
             started,
         )
         return 0
