@@ -43,7 +43,7 @@ def edit() -> None:
     from lm.editing.settings import Settings
     from lm.weights.load import load
 
-    prior = prepare_prior(load(PRIOR))
+    prior = prepare_prior(load(PRIOR, compute="bfloat16", inference=True))
     settings = Settings(dataclasses.replace(PRESETS["released"], seed=SEED), split=SPLIT, sample=SAMPLE)
     tasks = find_tasks([f"source:{name}" for name in DOMAINS], OUT)
     started = time.perf_counter()
@@ -67,7 +67,7 @@ def again() -> None:
         (one.id, name, text.encode()) for name in AGAIN for one, text in beginnings(name, SPLIT, DOCUMENTS, CHARACTERS)
     ]
     presets = {name: dataclasses.replace(PRESETS[name], seed=SEED) for name in ("paper", "released")}
-    prior = prepare_prior(load(PRIOR))
+    prior = prepare_prior(load(PRIOR, compute="bfloat16", inference=True))
     result = iterate(prior, documents, presets, GENERATIONS, lambda share, said: print(f"{share:.0%} {said}"))
     _write("again.json", {"result": result}, time.perf_counter() - started)
 

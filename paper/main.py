@@ -2,25 +2,33 @@
 
 import os
 import sys
+import warnings
 from typing import Annotated
 
-import tyro
+from paper.interrupts import CODE, interrupts_kept
 
-from paper.commands.apply import Apply
-from paper.commands.claims import Claims
-from paper.commands.edit import Edit
-from paper.commands.evaluate import Evaluate
-from paper.commands.experiment import Experiment
-from paper.commands.fetch import Fetch
-from paper.commands.generate import Generate
-from paper.commands.note import Note
-from paper.commands.plan import Plan
-from paper.commands.reproduce import Reproduce
-from paper.commands.sim import Sim
-from paper.commands.theory import Theory
-from paper.commands.tokenize import Tokenize
-from paper.commands.train import Train
-from paper.commands.verify import Verify
+with interrupts_kept():  # they take a moment
+    import tyro
+
+    from lm.errors import InputError as LmError
+    from paper.commands.apply import Apply
+    from paper.commands.claims import Claims
+    from paper.commands.edit import Edit
+    from paper.commands.evaluate import Evaluate
+    from paper.commands.experiment import Experiment
+    from paper.commands.fetch import Fetch
+    from paper.commands.generate import Generate
+    from paper.commands.note import Note
+    from paper.commands.plan import Plan
+    from paper.commands.reproduce import Reproduce
+    from paper.commands.sim import Sim
+    from paper.commands.theory import Theory
+    from paper.commands.tokenize import Tokenize
+    from paper.commands.train import Train
+    from paper.commands.verify import Verify
+    from paper.errors import InputError as PaperError
+    from sim.errors import InputError as SimError
+    from theory.errors import InputError as TheoryError
 
 Command = (
     Annotated[Theory, tyro.conf.subcommand("theory")]
@@ -65,16 +73,13 @@ def main() -> None:
 
 
 def _run() -> None:
-    command = tyro.cli(Command, prog="toedit", description=DESCRIPTION, config=(tyro.conf.OmitSubcommandPrefixes,))
-    # Imported here: `toedit --help` needs none of the numerical packages.
-    from lm.errors import InputError as LmError
-    from paper.errors import InputError as PaperError
-    from paper.interrupts import interrupts_kept
-    from sim.errors import InputError as SimError
-    from theory.errors import InputError as TheoryError
-
+    command = None
     try:
-        with interrupts_kept():
+        with interrupts_kept(), warnings.catch_warnings():
+            warnings.showwarning = _tell
+            command = tyro.cli(
+                Command, prog="toedit", description=DESCRIPTION, config=(tyro.conf.OmitSubcommandPrefixes,)
+            )
             sys.exit(command.run())
     except (TheoryError, SimError, LmError, PaperError) as error:
         print(f"toedit: {error}", file=sys.stderr)
@@ -83,9 +88,14 @@ def _run() -> None:
         print("toedit: not enough memory for these sizes; lower them", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        goes_on = isinstance(command, Reproduce | Edit | Experiment)
+        goes_on = isinstance(command, Reproduce | Train | Generate | Edit | Experiment)
         print(f"toedit: stopped{'; the same command continues where it was' if goes_on else ''}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(CODE)
+
+
+def _tell(message: Warning | str, *place: object) -> None:
+    """Print a warning as one line, without the place in the source that Python adds."""
+    print(f"toedit: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 if __name__ == "__main__":

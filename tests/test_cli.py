@@ -78,6 +78,16 @@ def test_theory_and_sim_agree_by_rule(toedit, tmp_path, rule):
         assert abs(exact["error"] - drawn["error"]) < 4 * spread
 
 
+def test_sim_says_where_its_standard_errors_mean_nothing(toedit, tmp_path):
+    few = ("--generations", 2, "--designs", 2, "--repeats", 1, "--json", tmp_path / "a.json")
+    for T, more, warned in ((12, (), True), (13, (), True), (14, (), False), (12, ("--ridge", 0.1), False)):
+        code, out, _ = toedit("sim", "--T", T, "--d", 10, *more, *few)
+        note = json.loads((tmp_path / "a.json").read_text())["data"]["note"]
+        assert code == 0
+        assert " ".join(out.split()).endswith(note)
+        assert ("infinite variance" in note) == warned
+
+
 BAD = [
     (("theory", "--T", 11, "--d", 10), "d + 2"),
     (("sim", "--T", 11, "--d", 10), "d + 2"),
@@ -137,3 +147,16 @@ def test_unwritable_output_is_one_sentence(toedit, tmp_path):
     assert "choose a file in a folder" in err
     assert err.count("\n") == 1
     assert not (tmp_path / "a.csv").exists()
+
+
+def test_generate_takes_large_numbers_and_leaves_nothing_of_what_it_refuses(toedit, tmp_path):
+    out = tmp_path / "c.jsonl"
+    command = ("generate", "--model", "tiny", "--documents", 2, "--out", out)
+    assert toedit(*command, "--tokens", 3, "--seed", 4_000_000_000, "--top-k", 10**11)[0] == 0
+    assert [json.loads(line)["seed"] for line in out.read_text().splitlines()] == [4_000_000_000] * 2
+    out.unlink()
+    for more, word in ((("--tokens", 1000), "context of 256"), (("--seed", 2**32), "seed")):
+        code, _, err = toedit(*command, *more)
+        assert (code, err.count("\n")) == (2, 1)
+        assert word in err
+        assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ from lm.data.tokenising import from_documents
 from lm.data.tokenizer import Tokenizer
 from lm.errors import InputError
 from lm.evaluation.scoring import log_probabilities
-from lm.experiments import designs, graph
+from lm.experiments import designs, graph, kept
 from lm.experiments.nodes import Edited, Human, Joined, Made, Proposal, Run, Sampled, Stage, Subsample
 from lm.experiments.presets import PRESETS, Preset, Setup, Texts, find_preset
 from lm.experiments.tables import direction, half_width, tables
@@ -144,6 +144,76 @@ def test_finished_models_are_not_made_again_and_a_lost_one_is_made_to_the_same_b
     assert before == {
         path.name: path.read_bytes() for path in [*folder.glob("measured-*"), *(folder / "model").iterdir()]
     }
+
+
+FILES = [
+    ("run", "done.json"), ("run", "measured-3.npz"), ("run", "model/model.safetensors"), ("run", "model/config.json"),
+    ("run", "model/tokenizer.json"), ("sampled", "done.json"), ("sampled", "arrays.npz"), ("proposal", "arrays.npz"),
+    ("edited", "arrays.npz"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "name"), FILES, ids=lambda value: value)
+def test_what_is_lost_or_damaged_counts_as_not_made(texts, stage, generations, kind, name):
+    edit = generations["edit 1"].edit
+    sampled = generations["replace 1"].run.mixture[0][0]
+    node = {"run": designs.baseline(0), "sampled": sampled, "proposal": edit.proposal, "edited": edit}[kind]
+    path = stage.place(node) / name
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    damages = [b"", whole[:middle]]
+    if path.suffix == ".npz":
+        damages.append(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    try:
+        for damage in damages:
+            path.write_bytes(damage)
+            assert not Stage(stage.folder, SETUP, texts).finished(node)
+        path.unlink()
+        assert not Stage(stage.folder, SETUP, texts).finished(node)
+    finally:
+        path.write_bytes(whole)
+    assert Stage(stage.folder, SETUP, texts).finished(node)
+
+
+def test_a_damaged_corpus_is_made_again_to_the_same_bytes(texts, stage, generations):
+    node = generations["replace 1"].run.mixture[0][0]
+    path = stage.place(node) / "arrays.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    again = Stage(stage.folder, SETUP, texts)
+
+    def stop(share, message):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        again.make(node, stop)
+    assert not (stage.place(node) / "done.json").exists()  # while it is made, nobody takes it for complete
+    again.make(node, lambda share, message: None)
+    assert again.finished(node)
+    assert path.read_bytes() == whole
+
+
+def test_a_killed_run_that_lost_what_it_measured_is_trained_again(texts, stage, generations, tmp_path, monkeypatch):
+    run, killed = designs.baseline(0), Stage(tmp_path, SETUP, texts)
+
+    def kill(folder, notes):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kept, "save_notes", kill)
+        with pytest.raises(KeyboardInterrupt):
+            run.make(killed, lambda share, message: None)
+    assert (killed.place(run) / "checkpoints" / "6").is_dir()
+    (killed.place(run) / "measured-3.npz").write_bytes(b"")
+    run.make(killed, lambda share, message: None)
+    # The same of a finished one, of whose checkpoints a part was not yet removed.
+    (killed.place(run) / "checkpoints" / "6").mkdir(parents=True)
+    (killed.place(run) / "done.json").write_bytes(b"")
+    assert not killed.finished(run)
+    killed.make(run, lambda share, message: None)
+    assert killed.finished(run)
+    for name in ("done.json", "measured-3.npz", "measured-6.npz", "metrics.jsonl"):
+        assert (killed.place(run) / name).read_bytes() == (stage.place(run) / name).read_bytes()
 
 
 def test_tables_are_paired_with_the_human_model_by_document(stage, texts, generations):

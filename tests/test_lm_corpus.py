@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import random
 import resource
@@ -14,14 +15,17 @@ import pytest
 import tokenizers
 
 from lm.data import corpus as token_files
-from lm.data import encoding, tokenising
+from lm.data import encoding, replacing, tokenising
 from lm.data.corpus import Corpus, Writer
 from lm.data.encoding import Encoder
 from lm.data.readers import Record
+from lm.data.repeated import RepeatedIds
+from lm.data.replacing import SET_ASIDE
 from lm.data.tokenising import from_documents, tokenize
 from lm.data.tokenizer import _LLAMA3, BYTE_OF, PIECE, Tokenizer
 from lm.errors import InputError
-from paper.commands.tokenize import SET_ASIDE, Tokenize
+from paper.commands.tokenize import Tokenize
+from paper.errors import InputError as PaperError
 
 DATA = pathlib.Path(__file__).parent / "data"
 
@@ -138,6 +142,28 @@ def test_damage_is_seen(corpus, tmp_path, name):
         token_files.read(folder)
 
 
+def test_damaged_headers_are_one_sentence(corpus, tmp_path):
+    folder = tmp_path / "corpus"
+    token_files.write(corpus, folder, {})
+    whole = (folder / "tokens.npy").read_bytes()
+    headers = [whole[:10] + bytes([byte]) + whole[11:] for byte in b"('\"\n\x00 #\\"]
+    headers += [whole[:place] + b"(" + whole[place + 1 :] for place in range(11, 80)]
+    headers += [whole[:place] + b"\n  x\n y" + whole[place + 7 :] for place in range(11, 60)]
+    refused = 0
+    for content in headers:
+        (folder / "tokens.npy").write_bytes(content)
+        try:
+            token_files.read(folder)  # some say the same with other spaces
+        except InputError as error:
+            assert "remove them and try again" in str(error)  # noqa: PT017 (not all of them raise)
+            refused += 1
+    assert refused > 100
+    with (folder / "tokens.npy").open("wb") as file:
+        np.savez(file, tokens=np.zeros(3))
+    with pytest.raises(InputError, match="remove them and try again"):
+        token_files.read(folder)
+
+
 def test_arrays_of_objects_are_never_loaded(corpus, tmp_path):
     folder = tmp_path / "corpus"
     token_files.write(corpus, folder, {})
@@ -172,11 +198,69 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(corpus, tmp_path, most):
 
 def test_only_token_files_are_replaced(corpus, tmp_path):
     (tmp_path / "letters").write_text("dear")
-    with pytest.raises(InputError, match="holds no token files"):
-        token_files.write(corpus, tmp_path, {})
-    with pytest.raises(InputError, match="holds no token files"):
-        token_files.write(corpus, tmp_path / "letters", {})
-    assert (tmp_path / "letters").read_text() == "dear"
+    folder = tmp_path / "corpus"
+    token_files.write(corpus, folder, {})
+    (folder / "thesis.tex").write_text("dear")
+    for name, about in (("a", "{}"), ("b", "[]"), ("c", "nothing")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "about.json").write_text(about)
+    for there in (tmp_path, tmp_path / "letters", folder, *(tmp_path / name for name in "abc")):
+        with pytest.raises(InputError, match="holds more than token files; name another folder"):
+            token_files.write(corpus, there, {})
+    assert (folder / "thesis.tex").read_text() == (tmp_path / "letters").read_text() == "dear"
+    (folder / "thesis.tex").unlink()
+    (folder / "about.json").write_text("damaged")
+    (folder / "tokenizer.json").write_text("{}")
+    token_files.write(corpus, folder, {})
+    (folder / "tokens.npy").unlink()
+    token_files.write(corpus, folder, {})
+    assert _same(token_files.read(folder)[0], corpus)
+
+
+def test_a_place_below_a_file_is_one_sentence(corpus, tmp_path):
+    (tmp_path / "file").write_text("x")
+    for folder in (tmp_path / "file" / "corpus", tmp_path / "file" / "sub" / "corpus"):
+        with pytest.raises(InputError, match=r"\(a file is where a folder must be\); choose another folder"):
+            token_files.write(corpus, folder, {})
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(corpus, tmp_path, monkeypatch):
+    folder = tmp_path / "[c]orpus*"
+    for name, inside in (
+        ("stale000", "new/tokens.npy"),
+        ("replaced", "old/tokens.npy"),
+        ("alive000", "new/tokens.npy"),
+        ("foreign0", "new/thesis.tex"),
+        ("foreign1", "thesis.tex"),
+        ("halfway0", "new/tokens.npy"),
+        ("halfway0", "old/tokens.npy"),
+    ):
+        path = tmp_path / f".{folder.name}-{name}" / inside
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    (tmp_path / f".{folder.name}-empty000").mkdir()
+    (tmp_path / f".{folder.name}-empty000-more").mkdir()
+    lock = os.open(tmp_path / f".{folder.name}-alive000", os.O_RDONLY)
+    replacing.fcntl.flock(lock, replacing.fcntl.LOCK_EX)
+
+    def left():
+        return {path.name.removeprefix(f".{folder.name}-") for path in tmp_path.iterdir()} - {folder.name}
+
+    everything = left()
+    token_files.write(corpus, folder, {})
+    assert left() == everything  # all young: one of them may be another writer's, just before it locks
+    monkeypatch.setattr(replacing, "SECONDS", -1)
+    token_files.write(corpus, folder, {})
+    os.close(lock)
+    assert left() == {"alive000", "foreign0", "foreign1", "halfway0", "empty000-more"}
+
+
+def test_a_writer_at_work_is_not_removed_by_another(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(replacing, "SECONDS", -1)
+    with Writer(tmp_path / "corpus", 600, {}):
+        token_files.write(corpus, tmp_path / "corpus", {})
+    assert len(token_files.read(tmp_path / "corpus")[0]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
 
 
 def test_empty_corpora_and_wide_ids(tmp_path, tokenizer):
@@ -297,6 +381,31 @@ def test_processes_write_the_same_files(documents, tokenizer, tmp_path, monkeypa
     assert Tokenizer.from_folder(tmp_path / "two").sha256 == tokenizer.sha256
 
 
+def _killed(*_):
+    os.kill(os.getpid(), 9)
+
+
+def test_a_killed_process_is_one_sentence(documents, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenising, "BATCH", 3000)
+    monkeypatch.setattr(tokenising, "_encode_there", _killed)
+    with pytest.raises(InputError, match="a process that encodes was killed"):
+        tokenize(documents, tokenizer, tmp_path / "corpus", {}, processes=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_repeated_ids_are_counted_in_bounded_memory(monkeypatch):
+    few, many = RepeatedIds(), RepeatedIds()
+    for number in range(40):
+        few.add(f"d{number % 20}")
+    assert (few.count, few.is_all) == (20, True)
+    monkeypatch.setattr("lm.data.repeated.MOST_HELD", 100)
+    for number in range(10_000):
+        many.add(f"d{number % 5000}")
+    assert not many.is_all
+    assert 0 < many.count < 200
+    assert len(many._seen) <= 100
+
+
 def _command(tmp_path, *inputs, **options) -> Tokenize:
     return Tokenize(tuple(map(str, inputs)), tmp_path / "out", processes=1, **options)
 
@@ -327,17 +436,39 @@ def test_command_sets_bad_records_aside(tmp_path, capsys):
     ("options", "message"),
     [
         ({"tokenizer": "train:many"}, "no number of ids"),
-        ({"tokenizer": "no-such-file.json"}, "no-such-file.json"),
+        ({"tokenizer": "no-such-file.json"}, "there is no tokenizer no-such-file.json; name smollm2"),
         ({"tokenizer": "no-such-file.gguf"}, "no-such-file.gguf"),
         ({"tokenizer": "train:300", "split": "dev"}, "no split 'dev'"),
-        ({"tokenizer": "train:300", "field": "body"}, "more text|no document"),
+        ({"tokenizer": "train:300", "field": "body"}, r"1 record set aside, first .*in\.jsonl:1: .* 'body' is missing"),
+        ({"tokenizer": "tiny", "field": "body"}, r"'body' is missing\); name the field of the text with --field"),
+        ({"tokenizer": "tiny", "split": "validation"}, r"no document with text in the inputs \(split validation\)"),
     ],
 )
 def test_command_refuses_bad_options(tmp_path, options, message):
     (tmp_path / "in.jsonl").write_text('{"text": "x"}\n')
-    with pytest.raises(InputError, match=message):
+    with pytest.raises((InputError, PaperError), match=message):
         _command(tmp_path, tmp_path / "in.jsonl", **options).run()
     assert not (tmp_path / "out").exists()
+
+
+def test_command_replaces_no_folder_with_an_input(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / SET_ASIDE).write_text('{"text": "x"}\n')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="lies in the output folder"):
+        _command(tmp_path, f"out/{SET_ASIDE}", tokenizer="tiny").run()
+    assert (out / SET_ASIDE).exists()
+
+
+def test_command_tells_of_repeated_ids(tmp_path, capsys):
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"id": {n}, "text": "x"}}\n' for n in range(20)))
+    assert _command(tmp_path, tmp_path / "a.jsonl", tokenizer="tiny").run() == 0
+    assert "warning" not in capsys.readouterr().err
+    assert _command(tmp_path, tmp_path / "*.jsonl", tokenizer="tiny").run() == 0
+    assert "20 documents with the id of an earlier one" in capsys.readouterr().err
+    assert len(set(token_files.read(tmp_path / "out")[0].works)) == 40
 
 
 _PEAK = """

@@ -81,6 +81,43 @@ def test_two_processes_and_every_mesh_give_the_curve_of_one_device(folder):
         assert_curve_of_one_device(folder, way)
 
 
+def command(out, *more):
+    """Start `toedit train` as two processes of one device each; return exit codes and what they said."""
+    with socket.create_server(("localhost", 0)) as free:
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    given = ("--preset", "tiny", "--tokenizer", "train:300", "--batch", "4", "--context", "64", "--peak", "1")
+    given += ("--data", "2", "--tokens", "2k", "--coordinator", coordinator, "--processes", "2", "--out", str(out))
+    environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=1")
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "paper.main", "train", *given, "--process", number, *more],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for number in ("0", "1")
+    ]  # fmt: skip
+    said = [worker.communicate(timeout=240) for worker in workers]
+    return [worker.returncode for worker in workers], said
+
+
+def test_every_process_says_what_process_0_found(tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    codes, said = command(tmp_path / "run", "--source", str(tmp_path / "empty.txt"))
+    assert codes == [2, 2], said
+    for _, errors in said:
+        assert "empty.txt" in errors
+        assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_the_command_trains_by_two_processes(tmp_path):
+    text = pathlib.Path(__file__).parent / "data" / "speech.txt"
+    codes, said = command(tmp_path / "run", "--source", str(text))
+    assert codes == [0, 0], said
+    assert (tmp_path / "run" / "final" / "model.safetensors").is_file()
+    assert "The model is in" in said[0][0]
+    assert "The model is in" not in said[1][0]
+
+
 @pytest.mark.parametrize(
     ("processes", "sentence"),
     [

@@ -30,6 +30,7 @@ from lm.weights import huggingface
 from paper.commands import evaluate as command
 from paper.commands.evaluate import Evaluate
 from paper.errors import InputError as PaperError
+from paper.results import plain
 
 V, END, CONTEXT = 97, 96, 300
 DATA = pathlib.Path(__file__).parent / "data"
@@ -229,6 +230,8 @@ def _with_compute(model, compute):
 def test_perplexity_by_hand(model, corpus, found):
     evaluation = evaluate(model, corpus, END)
     score, nll = evaluation.score(), -found.astype(float)
+    assert score.nats_per_token == pytest.approx(nll.mean(), rel=1e-9)
+    assert score.perplexity is not None
     assert score.perplexity == pytest.approx(math.exp(nll.mean()), rel=1e-9)
     assert score.bits_per_byte == pytest.approx(nll.sum() / math.log(2) / corpus.sizes.sum(), rel=1e-9)
     assert (score.tokens, score.bytes) == (len(corpus.tokens), corpus.sizes.sum())
@@ -236,7 +239,7 @@ def test_perplexity_by_hand(model, corpus, found):
     assert (score.documents, score.works) == (10, 6)
     parts = [evaluation.score(domain) for domain in "ab"]
     assert sum(part.tokens for part in parts) == score.tokens
-    assert evaluation.macro_perplexity() == pytest.approx(np.mean([part.perplexity for part in parts]))
+    assert evaluation.macro_perplexity() == pytest.approx(np.mean([math.exp(part.nats_per_token) for part in parts]))
     assert evaluation.macro_bits_per_byte() == pytest.approx(np.mean([part.bits_per_byte for part in parts]))
     kept = np.flatnonzero(corpus.lengths)
     by_document = np.add.reduceat(nll, corpus.starts[kept])
@@ -249,6 +252,26 @@ def test_perplexity_by_hand(model, corpus, found):
     assert score.perplexity_error == pytest.approx(score.perplexity * _error(nll_of, tokens_of), rel=1e-6)
     assert score.bits_per_byte_error == pytest.approx(_error(nll_of / math.log(2), bytes_of), rel=1e-6)
     assert score.perplexity_error != pytest.approx(score.perplexity_document_error, rel=1e-3)
+
+
+def test_a_model_too_bad_for_a_perplexity_has_a_loss():
+    lost = 800.0  # nats a token; exp(710) is beyond float64
+
+    def of(*nll):
+        count = len(nll)
+        documents, tokens = np.arange(count), np.full(count, 10)
+        return Evaluation(("v", "w")[:count], ("a", "b")[:count], documents, 10 * np.asarray(nll), tokens, 4 * tokens)
+
+    score = of(lost, lost).score()
+    assert (score.nats_per_token, score.bits_per_byte) == pytest.approx((lost, lost / 4 / math.log(2)))
+    assert (score.perplexity, score.perplexity_error, score.perplexity_document_error) == (None, None, None)
+    assert of(lost, 3.0).score("b").perplexity == pytest.approx(math.exp(3))
+    assert of(lost, 3.0).macro_perplexity() is None
+    # What can be told is told: of 709.5 +- 0.1, and of the mean of two such perplexities, only this.
+    near = of(709.4, 709.6)
+    assert near.score().perplexity == pytest.approx(math.exp(709.5))
+    assert near.macro_perplexity() is None
+    plain(dataclasses.asdict(near.score()) | dataclasses.asdict(score))
 
 
 def _error(numerator, denominator):

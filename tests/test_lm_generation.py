@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+import types
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -125,6 +127,15 @@ def test_pick_never_takes_a_weight_of_zero():
     assert drawn.tolist() == [31, 32, 99]
 
 
+def test_a_seed_of_32_bits_and_any_top_k_can_be_drawn_with(rng):
+    words, position = document_words(_names(50)), np.arange(50)
+    for seed in (0, 5, 2**31 - 1):
+        assert uniforms(np.uint32(seed), words, position).tolist() == uniforms(seed, words, position).tolist()
+    logits = jnp.asarray(rng.standard_normal((50, 70)).astype(np.float32))
+    everything, more = (DRAW(logits, SamplingConfig(top_k=k), np.uint32(5), words, position) for k in (70, 10**11))
+    assert everything.tolist() == more.tolist()
+
+
 @pytest.mark.parametrize(
     "bad", [{"temperature": -1}, {"temperature": 1e-9}, {"top_k": -1}, {"top_p": 0}, {"top_p": 1.1}]
 )
@@ -231,8 +242,13 @@ def _documents(number=4):
     }
 
 
+def _asked(numbers, chat, seed):
+    asked = prompts.seeded(prompts.KINDS, _documents(), chat, seed)
+    return [asked(number) for number in numbers]
+
+
 def test_prompts_ask_for_each_kind_with_a_snippet_of_a_document(chat):
-    made = prompts.seeded(range(60), prompts.KINDS, _documents(), chat, 0)
+    made = _asked(range(60), chat, 0)
     assert [one.kind for one in made[:4]] == ["textbook", "story", "article", "textbook"]
     assert {one.source for one in made} == {"speeches", "novels"}
     assert len({one.text for one in made}) > 40
@@ -245,9 +261,9 @@ def test_prompts_ask_for_each_kind_with_a_snippet_of_a_document(chat):
 
 
 def test_a_prompt_depends_on_seed_and_number_only(chat):
-    made = prompts.seeded(range(20), prompts.KINDS, _documents(), chat, 0)
-    assert prompts.seeded(range(12, 14), prompts.KINDS, _documents(), chat, 0) == made[12:14]
-    other = prompts.seeded(range(20), prompts.KINDS, _documents(), chat, 1)
+    made = _asked(range(20), chat, 0)
+    assert _asked(range(12, 14), chat, 0) == made[12:14]
+    other = _asked(range(20), chat, 1)
     assert [one.text for one in other] != [one.text for one in made]
 
 
@@ -259,9 +275,27 @@ def test_a_snippet_of_text_without_sentences_is_cut_to_size(chat, rng):
         assert len(chat.encode([piece])[0]) <= prompts.SNIPPET
 
 
-def test_a_source_of_short_documents_is_refused(chat):
+def test_no_source_and_a_source_of_short_documents_are_refused(chat, tmp_path):
     with pytest.raises(InputError, match="leave this source out"):
-        prompts.seeded([0], prompts.KINDS, {"s": [Document("s/0", "0", "s", "train", "Too short.")]}, chat, 0)
+        prompts.seeded(prompts.KINDS, {"s": [Document("s/0", "0", "s", "train", "Too short.")]}, chat, 0)
+    with pytest.raises(InputError, match="list of sources is empty"):
+        corpus.write(tmp_path / "c.jsonl", _pretrained(chat), CONFIG, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prompts_are_made_a_batch_at_a_time(chat, tmp_path, monkeypatch):
+    made = []
+    snippet = prompts.snippet
+    monkeypatch.setattr(prompts, "snippet", lambda *given: made.append(1) or snippet(*given))
+    monkeypatch.setattr(decode, "ROWS", {"cpu": 32})
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(corpus, "decode", stop)
+    with pytest.raises(KeyboardInterrupt):
+        corpus.write(tmp_path / "c.jsonl", _pretrained(chat), CONFIG, _documents())
+    assert len(made) == 32
 
 
 # --- corpora -------------------------------------------------------------------------------------------------
@@ -292,7 +326,7 @@ def test_records_say_how_a_document_was_made(tmp_path, chat):
     config = dataclasses.replace(CONFIG, documents=7, sampling=SamplingConfig(0.8, 30, 0.9))
     corpus.write(path, pretrained, config, _documents())
     records = _records(path)
-    asked = prompts.seeded(range(7), prompts.KINDS, _documents(), chat, 4)
+    asked = _asked(range(7), chat, 4)
     assert [one["id"] for one in records] == [one.id for one in asked]
     assert [one["prompt"] for one in records] == [one.text for one in asked]
     for one in records:
@@ -348,6 +382,41 @@ def test_a_file_of_something_else_is_refused_and_stays_as_it_is(tmp_path, undist
             with pytest.raises(InputError, match="remove the file or choose another --out"):
                 corpus.write(path, _pretrained(), CONFIG, {})
             assert path.read_bytes() == content
+
+
+def test_nothing_is_left_of_what_was_refused_or_is_complete(tmp_path, undisturbed):
+    """A request that does not fit; a process that was killed after it had named a compressed corpus."""
+    path = tmp_path / "c.jsonl.zst"
+    partial = path.with_name("c.jsonl.zst.partial")
+    with pytest.raises(InputError, match="context of 300"):
+        corpus.write(path, _pretrained(), dataclasses.replace(CONFIG, tokens=301), {})
+    assert list(tmp_path.iterdir()) == []
+    path.write_bytes(zstandard.compress(undisturbed))
+    for left in (b"", undisturbed[:-100], undisturbed):
+        partial.write_bytes(left)
+        corpus.write(path, _pretrained(), CONFIG, {})
+        assert list(tmp_path.iterdir()) == [path]
+    partial.write_bytes(b"something else\n")
+    corpus.write(path, _pretrained(), CONFIG, {})
+    assert partial.read_bytes() == b"something else\n"
+
+
+def test_a_document_has_at_most_as_many_tokens_as_fit(tmp_path, chat):
+    assert corpus.tokens_that_fit(_pretrained()) == 300
+    assert corpus.tokens_that_fit(_pretrained(chat)) == 301 - prompts.PLACES
+    pretrained = _pretrained()
+    long = types.SimpleNamespace(config=dataclasses.replace(pretrained.model.config, context=1000))
+    assert corpus.tokens_that_fit(pretrained._replace(model=cast("Decoder", long))) == 384
+    short = make(dataclasses.replace(pretrained.model.config, context=24), 0)
+    write_model(tmp_path / "model", short, pretrained.tokenizer)
+    out = tmp_path / "c.jsonl"
+    assert Generate(out, 3, str(tmp_path / "model")).run() == 0
+    assert {one["limit"] for one in _records(out)} == {24}
+
+
+def test_the_help_says_how_many_documents_are_kept_at_a_time():
+    said = Generate.__doc__ or ""
+    assert f"{decode.ROWS['cpu']} on a CPU, {decode.MANY_ROWS} on an accelerator" in said
 
 
 def test_the_command_writes_a_corpus_of_a_model_in_a_folder(tmp_path):

@@ -212,6 +212,22 @@ def test_impossible_meshes_are_refused(sizes):
         make_mesh(*sizes)
 
 
+class OnProcess:
+    """Stands for a device of another process."""
+
+    platform, device_kind = "cpu", "cpu"
+
+    def __init__(self, process_index):
+        self.process_index = process_index
+
+
+def test_meshes_that_leave_a_process_without_devices_are_refused():
+    devices = [OnProcess(number // 2) for number in range(4)]
+    with pytest.raises(InputError, match="uses 2 of 4 devices and none of process 1; choose --data"):
+        make_mesh(tensor=2, devices=devices)
+    assert make_mesh(data=3, devices=devices).size == 3
+
+
 def test_unknown_preset_is_refused():
     with pytest.raises(InputError, match="gpt2-124m"):
         preset("gpt5")

@@ -1,9 +1,11 @@
 """Records of text files, JSONL and Parquet: what is read, what is set aside, what is refused."""
 
+import dataclasses
 import gzip
 import itertools
 import json
 import pathlib
+import subprocess
 import sys
 
 import pyarrow as pa
@@ -13,6 +15,7 @@ import zstandard
 
 from lm.data import readers
 from lm.data.readers import Bad, Reading, Record, find, read
+from lm.data.splits import split_of
 from lm.errors import InputError
 
 TEXTS = ["one", "caf\u00e9 \U0001f600", "NUL \x00 and\r\nCRLF", " \u05e9\u05dc\u05d5\u05dd ", "\ufeffmark", "last"]
@@ -67,6 +70,15 @@ def test_ids_and_fields(tmp_path):
     ]
 
 
+def test_one_id_in_two_files_is_two_works(tmp_path):
+    for name in "ab":
+        rows = [{"id": one, "text": "x"} for one in ("1", "1", "2")] + [{"text": "x"}]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    works = [record.work for record in _all(tmp_path)]
+    assert works[0] == works[1]
+    assert len(set(works)) == 6
+
+
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
 def test_columns_of_parquet(tmp_path, kind):
     path = tmp_path / "a.parquet"
@@ -90,6 +102,35 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
         with pytest.raises(InputError, match=f"several columns '{names[0]}'; rename or remove"):
             _all(path)
     assert [record.text for record in _all(path, Reading(field="id"))] == ["x"]
+
+
+_PEAK = """
+import pathlib, sys
+from lm.data.readers import Input, Reading, read
+
+def peak():
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+def count(name):
+    return sum(1 for _ in read(Input(name), Reading()))
+
+count(sys.argv[1])
+before = peak()
+assert count(sys.argv[2]) == 60_000
+print(peak() - before)
+"""
+
+
+def test_a_row_group_is_not_in_memory_as_a_whole(tmp_path, rng):
+    for name, rows in (("small.parquet", 1000), ("large.parquet", 60_000)):
+        texts = [rng.bytes(600).hex() for _ in range(rows)]  # 36 MB of random bytes in one group
+        pq.write_table(pa.table({"text": texts}), tmp_path / name, row_group_size=rows, compression="zstd")
+    names = [str(tmp_path / name) for name in ("small.parquet", "large.parquet")]
+    command = [sys.executable, "-W", "error", "-c", _PEAK, *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    # Half of its compressed bytes; all of them, and more, without a buffer.
+    assert float(done.stdout) < 0.5 * (tmp_path / "large.parquet").stat().st_size / 2**20
 
 
 def test_parquet_text_that_is_not_utf_8_is_set_aside(tmp_path):
@@ -146,6 +187,27 @@ def test_bad_records_are_set_aside_with_their_line_and_good_ones_kept(tmp_path, 
         _all(path)
 
 
+@pytest.mark.parametrize("size", [99, 100, 101, 2_000_000])
+def test_the_line_after_one_that_is_too_long_is_read(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(readers, "LONGEST_LINE", 100)
+    path = tmp_path / "a.jsonl"
+    first = b'{"text": "' + b"a" * (size - 12) + b'"}\n'  # of `size` bytes and the line end
+    path.write_bytes(first + b"".join(_lines(["second", "third"])))
+    bad: list[Bad] = []
+    found = [(record.line, record.text) for record in _all(path, aside=bad.append)]
+    assert found[-2:] == [(2, "second"), (3, "third")]
+    assert [one.line for one in bad] == [1] * (size > 99)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.txt.gz"])
+@pytest.mark.parametrize("unit", ["file", "line"])
+def test_a_compressed_file_of_no_bytes_is_set_aside(tmp_path, name, unit):
+    (tmp_path / name).write_bytes(b"")
+    bad: list[Bad] = []
+    assert _all(tmp_path, Reading(unit=unit), bad.append) == []
+    assert bad == [Bad(str(tmp_path / name), 1, "the file is empty")]
+
+
 @pytest.mark.parametrize("unit", ["file", "paragraph", "line"])
 def test_bad_text_files_are_set_aside(tmp_path, unit):
     for name, content in {"a.txt": b"good", "b.txt": b"bad \xff", "c.md.gz": gzip.compress(b"fine")}.items():
@@ -185,6 +247,8 @@ def test_files_are_found_once_in_order_without_hidden_ones(tmp_path):
     assert names == ["a.txt", "b.jsonl", "sub/c.jsonl.gz"]
     names = [one.name.removeprefix(f"{tmp_path}/") for one in find([f"{tmp_path}/**/*.jsonl*"])]
     assert names == ["b.jsonl", "sub/c.jsonl.gz"]
+    (tmp_path / "link.txt").symlink_to("a.txt")
+    assert len(find([str(tmp_path / "a.txt"), f"{tmp_path}/sub/../a.txt", str(tmp_path / "link.txt")])) == 1
     (tmp_path / "odd[1].txt").write_bytes(b"x")
     assert len(find([str(tmp_path / "odd[1].txt")])) == 1
 
@@ -228,6 +292,41 @@ def test_splits_of_files_part_the_records(tmp_path):
         assert abs(len(part) - 400 * p) < 4 * (400 * p * (1 - p)) ** 0.5
     with pytest.raises(InputError, match="no split 'dev'"):
         _all(path, Reading(split="dev"))
+
+
+def _by_split(given, reading):
+    """Return the split of each text."""
+    return {
+        record.text: name
+        for name in ("train", "validation", "test")
+        for record in _all(given, dataclasses.replace(reading, split=name))
+    }
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
+def test_the_split_is_that_of_the_text_wherever_it_is(tmp_path, monkeypatch, name):
+    texts = [f"document {number}" for number in range(300)]
+    content = _lines(texts) if name == "a.jsonl" else [f"{text}\n\n".encode() for text in texts]
+    reading = Reading(unit="paragraph")
+    path = tmp_path / name
+    path.write_bytes(b"".join(content))
+    splits = _by_split(path, reading)
+    assert sorted(splits) == sorted(texts)
+    assert set(splits.values()) == {"train", "validation", "test"}
+    monkeypatch.chdir(tmp_path)
+    assert _by_split(name, reading) == splits
+    path.write_bytes(b"".join(content[::-1]))
+    assert _by_split(path, reading) == splits
+    moved = path.rename(tmp_path / f"moved-{name}")
+    assert _by_split(moved, reading) == splits
+
+
+def test_one_id_is_in_one_split_whatever_its_file_and_text(tmp_path):
+    for name in "ab":
+        rows = [json.dumps({"id": number, "text": f"{name}{number}"}) + "\n" for number in range(200)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(rows))
+    splits = _by_split(tmp_path, Reading())
+    assert all(splits[f"a{number}"] == splits[f"b{number}"] == split_of(str(number)) for number in range(200))
 
 
 def test_named_sources_are_inputs():

@@ -427,6 +427,8 @@ def test_training_goes_on_from_given_weights(tmp_path):
         {"final_share": 2.0},
         {"accumulation": 3},
         {"fsdp": 8},
+        {"seed": -1},
+        {"seed": 5_000_000_000},
     ],
 )
 def test_impossible_settings_are_refused(wrong):
@@ -474,6 +476,32 @@ def test_checksums_see_a_flipped_bit_and_an_exchange(weights):
         assert np.flatnonzero(other != found).tolist() == [number]
 
 
+@pytest.mark.parametrize(("one", "other", "distance"), [(5.0, -5.0, 4), (1.0, 2.0, 256)])
+def test_checksums_see_the_exchange_of_values_whose_bits_differ_by_a_power_of_two(one, other, distance):
+    values = np.ones(300, np.float32)
+    values[0], values[distance] = one, other
+    exchanged = values.copy()
+    exchanged[0], exchanged[distance] = other, one
+    for mixed in (True, False):
+        sums = [
+            np.asarray(steps.checksums(steps.State(jnp.zeros((), jnp.int32), {"w": jnp.asarray(array)}, ()), mixed))
+            for array in (values, exchanged)
+        ]
+        assert (sums[0] != sums[1]).tolist() == [False, mixed]
+
+
+def test_a_checkpoint_from_before_its_checksums_were_mixed_is_gone_on_from(undisturbed, tmp_path, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr(checkpoint, "checksums", lambda state: steps.checksums(state, False))
+        with pytest.raises(Killed):
+            train(MODEL, CONFIG, DATA, tmp_path, killed_at(8))
+    path = tmp_path / "checkpoints" / "5" / "note" / "metadata"
+    note = json.loads(path.read_text())
+    del note["mixed"]
+    path.write_text(json.dumps(note))
+    assert_same_run(tmp_path, named(train(MODEL, CONFIG, DATA, tmp_path)), undisturbed)
+
+
 @pytest.mark.parametrize(("text", "number"), [("2M", 2_000_000), ("1.5k", 1500), ("300", 300), ("1B", 10**9)])
 def test_amounts_of_tokens(text, number):
     assert amount(text) == number
@@ -496,7 +524,7 @@ def test_shares_are_exact_and_the_rest_is_divided():
     ("given", "sentence"),
     [
         (["a:0.5", "b:0.4"], "sum to 0.9"),
-        (["a:0.5", "b:0.5", "c"], "sum to 1; make them 1, or leave one"),
+        (["a:0.5", "b:0.5", "c"], "sum to 1, which leaves nothing for c; lower them"),
         (["a", "a:0.5"], "a is named twice"),
         ([], "nothing to train on"),
     ],

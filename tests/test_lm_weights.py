@@ -141,10 +141,31 @@ def test_sharded_weights_bfloat16_and_names_of_base_models(tmp_path, tokenizer):
         np.testing.assert_array_equal(found[name], array.astype(jnp.bfloat16).astype(jnp.float32), err_msg=name)
 
 
+@pytest.mark.parametrize("as_bfloat16", [False, True])
+def test_a_head_that_is_not_the_embedding_is_used_whatever_the_configuration_says(
+    as_bfloat16, tmp_path, tokenizer, monkeypatch
+):
+    monkeypatch.setattr(huggingface, "BLOCK", 1000)  # numbers, less than the two tensors have
+    model = random_model(tied=False)
+    huggingface.write(tmp_path, model, tokenizer)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    assert_same(huggingface.load(tmp_path)[0], model)
+    tensors = load_file(tmp_path / "model.safetensors")
+    head = tensors["model.embed_tokens.weight"].astype(jnp.bfloat16 if as_bfloat16 else np.float32)
+    tensors |= {"lm_head.weight": head, "model.embed_tokens.weight": head.astype(np.float32)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert huggingface.load(tmp_path)[0].config.tied
+    tensors["lm_head.weight"][-1, -1] += 1  # the last number alone
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert not huggingface.load(tmp_path)[0].config.tied
+
+
 MEMORY = """
 import pathlib, resource, sys
 import jax, jax.numpy as jnp, numpy as np
 from safetensors import safe_open
+from lm.evaluation.scoring import prepare
 from lm.model.decoder import named
 from lm.model.sharding import make_mesh, shardings
 from lm.weights import huggingface
@@ -152,7 +173,10 @@ jnp.zeros(1).block_until_ready()
 folder = pathlib.Path(sys.argv[1])
 before = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 mesh = make_mesh(fsdp=2, tensor=2) if jax.device_count() == 4 else None
-model, _ = huggingface.load(folder, mesh=mesh)
+narrow = sys.argv[2] == "bfloat16"
+model, _ = huggingface.load(folder, sys.argv[2], mesh, inference=narrow)
+if narrow and mesh is None:
+    scorer = prepare(model)  # which cuts the blocks apart
 # Not getrusage, which counts the parent's memory before the exec.
 peak = next(line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 peak = int(peak.split()[1]) * 1024 - before
@@ -160,7 +184,7 @@ arrays = named(model)
 if mesh is not None:
     for name, wanted in shardings(model.config, mesh).items():
         assert arrays[name].sharding == wanted, name
-    assert {shard.data.shape for shard in arrays["blocks.up"].addressable_shards} == {(2, 512, 1408)}
+    assert {shard.data.shape for shard in arrays["blocks.up"].addressable_shards} == {(model.config.layers, 512, 1408)}
 with safe_open(folder / "model.safetensors", framework="numpy") as file:
     for name, theirs, layer in (
         ("embedding", "model.embed_tokens.weight", None),
@@ -174,14 +198,18 @@ print(peak / (folder / "model.safetensors").stat().st_size)
 """
 
 
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 @pytest.mark.parametrize("devices", [1, 4])
-def test_memory_while_reading_is_little_more_than_the_weights(devices, tmp_path, tokenizer):
+def test_memory_while_reading_is_little_more_than_the_weights(devices, compute, tmp_path, tokenizer):
     config = {"vocabulary": 1200, "width": 1024, "hidden": 2816, "heads": 16, "tied": False}
+    config["layers"] = 2 if compute == "float32" else 4  # of half the bytes
+    path = tmp_path / "model.safetensors"
     huggingface.write(tmp_path, random_model(**config), tokenizer)
-    assert (tmp_path / "model.safetensors").stat().st_size > 100e6
+    save_file({name: array.astype(jnp.dtype(compute)) for name, array in load_file(path).items()}, path)
+    assert path.stat().st_size > 100e6
     environment = {"PATH": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(pathlib.Path(load.__file__).parents[2])}
     environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-    command = [sys.executable, "-c", MEMORY, str(tmp_path)]
+    command = [sys.executable, "-c", MEMORY, str(tmp_path), compute]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1.3
@@ -217,7 +245,7 @@ def test_memory_while_reading_is_little_more_than_the_weights(devices, tmp_path,
         ("olmo", {"num_hidden_layers": 3}, "lacks the tensor model.layers.2"),
         ("olmo", {"num_hidden_layers": 1}, "no use for"),
         ("olmo", {"vocab_size": 300}, "embed_tokens.weight"),
-        ("olmo", {"vocab_size": 200}, "257 ids"),
+        ("olmo", {"vocab_size": 200}, "model: the tokenizer has 257 ids"),
         ("olmo", {"vocab_size": 5000}, "257 ids"),
     ],
 )
@@ -259,6 +287,7 @@ def sharded_but_one(folder: pathlib.Path) -> None:
         (lambda folder: (folder / "config.json").write_text("[]"), "not a JSON object"),
         (lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'), "vocab_size"),
         (lambda folder: (folder / "config.json").write_bytes(b"\xff"), "not JSON"),
+        (lambda folder: (folder / "config.json").write_text("[" * 200_000), "config.json is not JSON"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer.json"),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer"),
         (lambda folder: (folder / "tokenizer_config.json").write_text("{"), "tokenizer"),
@@ -499,9 +528,13 @@ def test_rotary_scaling_of_gguf(tmp_path, merged):
     model = random_model(vocabulary=258, head_size=16, context=32, rope_base=5e5)
     write_gguf(path, model, "qwen2", merged, **{"qwen2.rope.scaling.type": "linear", "qwen2.rope.scaling.factor": 2.0})
     assert gguf.read_config(gguf.GgufFile(path)).rope_scaling == RopeScaling("linear", 2.0)
-    write_gguf(path, model, "qwen2", merged, **{"qwen2.rope.scaling.type": "yarn"})
-    with pytest.raises(InputError, match="yarn"):
-        load_pretrained(str(path))
+    for scaling, reason in (
+        ({"qwen2.rope.scaling.type": "yarn"}, r"model\.gguf stretches .* 'yarn'"),
+        ({"qwen2.rope.scaling.type": "linear", "qwen2.rope.scaling.factor": 0.0}, r"model\.gguf: a rotary scaling of"),
+    ):
+        write_gguf(path, model, "qwen2", merged, **scaling)
+        with pytest.raises(InputError, match=reason):
+            load_pretrained(str(path))
     # Llama 3.1 as converted: factors of 8 pairs, for waves of 8192 tokens and less.
     factors = []
     for pair in range(8):
@@ -520,11 +553,19 @@ def test_rotary_scaling_of_gguf(tmp_path, merged):
                 load_pretrained(str(path))
 
 
+def test_the_rotated_coordinates_of_gguf_are_counted_exactly(tmp_path, merged):
+    path, count, size = tmp_path / "model.gguf", 30, 44
+    assert int(size * (count / size)) < count
+    model = random_model(vocabulary=258, norm="layer", norm_bias=True, head_size=size, rope_share=(count + 0.1) / size)
+    write_gguf(path, model, "stablelm", merged)
+    assert gguf.read_config(gguf.GgufFile(path)).rotated == count
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"tokenizer.ggml.pre": "tekken"}, "tekken"),
-        ({"tokenizer.ggml.model": "llama"}, "byte-level"),
+        ({"tokenizer.ggml.pre": "tekken"}, "model.gguf: .*tekken"),
+        ({"tokenizer.ggml.model": "llama"}, "model.gguf: .*byte-level"),
         ({"qwen2.expert_count": 8}, "experts"),
         ({"qwen2.attention.head_count": 0}, "impossible"),
         ({"qwen2.attention.head_count": 3}, "cannot share|cannot be cut|even"),

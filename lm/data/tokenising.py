@@ -7,6 +7,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
 import numpy as np
@@ -93,11 +94,18 @@ def append(documents: Iterable[TextDocument], tokenizer: Tokenizer, writer: Writ
         processes: that encode; the text of two batches for each is in memory.
 
     Raises:
-        InputError: a document that does not come back from its ids, no documents, what the iterable raises.
+        InputError: a document that does not come back from its ids, no documents, a process that was killed, what the
+            iterable raises.
     """
-    for batch, (tokens, lengths, sizes) in _encoded(_batches(documents), tokenizer, processes):
-        ids, works, domains = ([getattr(one, name) for one in batch] for name in ("id", "work", "domain"))
-        writer.append(tokens, lengths, ids, works, domains, sizes)
+    try:
+        for batch, (tokens, lengths, sizes) in _encoded(_batches(documents), tokenizer, processes):
+            ids, works, domains = ([getattr(one, name) for one in batch] for name in ("id", "work", "domain"))
+            writer.append(tokens, lengths, ids, works, domains, sizes)
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that encodes was killed, perhaps for want of memory; free some and run it again "
+            "(toedit tokenize --processes 1 needs the least)"
+        ) from error
     if not writer.documents:
         raise InputError("there is no document with text in the inputs; name others")
     writer.about["tokenizer_sha256"] = tokenizer.sha256

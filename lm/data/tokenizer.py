@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -21,6 +20,7 @@ from lm.errors import InputError
 END_NAMES = ("<|endoftext|>", "<|end_of_text|>")  # how the published families spell end-of-text
 TURN_BEGINS, TURN_ENDS = "<|im_start|>", "<|im_end|>"  # of ChatML
 GPT2_FILES = ("vocab.json", "merges.txt")
+MOST_IDS = 1 << 20  # that are learned; several times the published ones, and the library sets memory aside for each
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -172,23 +172,6 @@ class Tokenizer:
         except (TypeError, UnicodeEncodeError) as error:
             raise InputError("a text holds half a surrogate pair; decode its file as UTF-8") from error
 
-    def encode_with_offsets(self, text: str) -> tuple[list[int], np.ndarray]:
-        """Return the ids of a text and which of its UTF-8 bytes each stands for.
-
-        A character of several bytes may be cut between tokens.
-
-        Returns:
-            N ids, and begins and ends in bytes, int64, shape (N, 2).
-
-        Raises:
-            InputError: the tokenizer changes this text (`round_trips` is false), so that no bytes correspond.
-        """
-        (ids,) = self.encode([text])
-        if self.decode(ids) != text.encode():
-            raise InputError("the tokenizer changes this text, which then has no offsets; normalise the text first")
-        ends = np.cumsum([len(self._bytes[number]) for number in ids], dtype=np.int64)
-        return ids, np.stack([np.concatenate([[0], ends[:-1]]) if len(ends) else ends, ends], axis=1)
-
     def decode(self, ids: Iterable[int]) -> bytes:
         """Return the bytes of the ids; sampled ids need not be valid UTF-8, and special tokens are nothing."""
         return b"".join([self._bytes[number] for number in ids])
@@ -271,13 +254,15 @@ class Tokenizer:
 
         Args:
             texts: of the training split only.
-            size: at least 257.
+            size: from 257 to `MOST_IDS`.
 
         Raises:
-            InputError: size below 257, or texts too small for so many merges.
+            InputError: another size, or texts too small for so many merges.
         """
         if size < 257:
             raise InputError(f"a vocabulary of {size} cannot hold the 256 bytes and end-of-text; use at least 257")
+        if size > MOST_IDS:
+            raise InputError(f"a vocabulary of {size} is too large to be learned; use at most {MOST_IDS}")
         tokenizer = tokenizers.Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()

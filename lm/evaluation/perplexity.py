@@ -23,8 +23,9 @@ class Score:
     clusters where they are drawn one by one; works are where documents are passages of them.
 
     Attributes:
-        perplexity: exp(R).
-        perplexity_error: standard error over works; None for a single work.
+        nats_per_token: R.
+        perplexity: exp(R); None where no float is so large, for R above 709.
+        perplexity_error: standard error over works; None for a single work, or without a perplexity.
         perplexity_document_error: the same over documents; None for a single one.
         bits_per_byte: sum nll / (bytes ln 2), which alone compares models with different tokenizers.
         bits_per_byte_error: its standard error over works; None for a single work.
@@ -35,7 +36,8 @@ class Score:
         works: that they are parts of.
     """
 
-    perplexity: float
+    nats_per_token: float
+    perplexity: float | None
     perplexity_error: float | None
     perplexity_document_error: float | None
     bits_per_byte: float
@@ -55,6 +57,18 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> tuple[float, float 
     residual = numerator - value * denominator
     spread = len(numerator) / (len(numerator) - 1) * float(residual @ residual)
     return value, math.sqrt(spread) / float(denominator.sum())
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _exp(exponent: float, factor: float | None = 1.0) -> float | None:
+    """Return exp(exponent) times a factor; None without a factor, and where no float is so large."""
+    try:
+        return None if factor is None else _finite(math.exp(exponent) * factor)
+    except OverflowError:  # a model may be as bad as it likes: its probabilities have logarithms
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,9 +109,10 @@ class Evaluation:
         mean, by_work, by_document = both(nll, tokens)
         bits, bits_by_work, bits_by_document = both(nll / math.log(2), size)
         return Score(
-            perplexity=math.exp(mean),
-            perplexity_error=None if by_work is None else math.exp(mean) * by_work,
-            perplexity_document_error=None if by_document is None else math.exp(mean) * by_document,
+            nats_per_token=mean,
+            perplexity=_exp(mean),
+            perplexity_error=_exp(mean, by_work),
+            perplexity_document_error=_exp(mean, by_document),
             bits_per_byte=bits,
             bits_per_byte_error=bits_by_work,
             bits_per_byte_document_error=bits_by_document,
@@ -107,9 +122,12 @@ class Evaluation:
             works=int(work.max()) + 1,
         )
 
-    def macro_perplexity(self) -> float:
-        """Return the mean of the domains' perplexities, each domain with the same weight."""
-        return float(np.mean([self.score(domain).perplexity for domain in sorted(set(self.domains))]))
+    def macro_perplexity(self) -> float | None:
+        """Return the mean of the domains' perplexities, each domain with the same weight; None if one has none."""
+        found = [self.score(domain).perplexity for domain in sorted(set(self.domains))]
+        known = [one for one in found if one is not None]
+        with np.errstate(over="ignore"):
+            return _finite(float(np.mean(known))) if known == found else None
 
     def macro_bits_per_byte(self) -> float:
         """Return the mean of the domains' bits per byte, each domain with the same weight."""

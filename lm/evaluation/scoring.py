@@ -20,7 +20,7 @@ from lm.evaluation.lanes import in_lanes
 from lm.evaluation.windows import Block, blocks
 from lm.model.attention import causal_attention
 from lm.model.config import Compute, ModelConfig
-from lm.model.cutting import part
+from lm.model.cutting import layer, part
 from lm.model.decoder import Block as DecoderBlock
 from lm.model.decoder import Decoder, named
 from lm.model.decoder import positions as places
@@ -68,13 +68,8 @@ def prepare(model: Decoder, compute: Compute | None = None) -> Scorer:
             continue
         dtype = config.compute if is_matrix(name, config) else str(array.dtype)
         for number, block in enumerate(blocks):
-            block[name.removeprefix("blocks.")] = _layer(array, number, dtype) if apart else array.astype(dtype)
+            block[name.removeprefix("blocks.")] = layer(array, number, dtype) if apart else array.astype(dtype)
     return Scorer(config, tuple(blocks), rest, model.head_weight().astype(config.compute))
-
-
-@partial(jax.jit, static_argnames="dtype")
-def _layer(stacked: Array, number: Array | int, dtype: str) -> Array:
-    return jax.lax.dynamic_index_in_dim(stacked, number, keepdims=False).astype(dtype)
 
 
 def positions(config: ModelConfig) -> int:

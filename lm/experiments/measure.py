@@ -8,6 +8,7 @@ import numpy as np
 
 from lm.data.corpus import Corpus
 from lm.evaluation.scoring import log_probabilities
+from lm.experiments import kept
 from lm.experiments.texts import Prepared
 from lm.model.decoder import Decoder
 
@@ -31,17 +32,13 @@ class Measured:
     rare_tokens: np.ndarray
 
     def save(self, path: pathlib.Path) -> None:
-        """Write the arrays beside the path and rename them."""
-        beside = path.with_name(f".{path.name}")
-        with beside.open("wb") as file:
-            np.savez(file, **dataclasses.asdict(self))
-        beside.replace(path)
+        """Write the arrays."""
+        kept.save_arrays(path, dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "Measured":
-        """Return what `save` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**dict(arrays))
+        """Return what `save` wrote; raises InputError if it is lost or damaged."""
+        return cls(**kept.load_arrays(path, [field.name for field in dataclasses.fields(cls)]))
 
     def averages(self) -> dict[str, float]:
         """Return the numbers that are of all human test text."""

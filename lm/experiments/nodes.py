@@ -2,18 +2,20 @@
 
 A node says what it is made of; its key is a hash of that, all the way down, so that experiments that want the same
 model share it. Nodes that take time (`Run`, `Sampled`, `Proposal`, `Edited`) keep what they made in a folder of the
-experiment, written beside and renamed; the others are cut from the prepared text whenever they are needed.
+experiment, `DONE` last; the others are cut from the prepared text whenever they are needed. What is lost or damaged
+counts as not made.
 """
 
 import abc
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -26,6 +28,8 @@ from lm.editing.corpus import Proposal as Proposed
 from lm.editing.corpus import confident_positions, propose, quantile_threshold, random_positions, redraw
 from lm.editing.prior import prepare_prior
 from lm.errors import InputError
+from lm.experiments import kept
+from lm.experiments.kept import ARRAYS, DONE
 from lm.experiments.measure import Measured, measure, text_statistics
 from lm.experiments.presets import Setup
 from lm.experiments.texts import Prepared, beginning
@@ -35,7 +39,7 @@ from lm.train.loop import CHECKPOINTS, Data, train
 from lm.weights import huggingface
 from lm.weights.load import load
 
-DONE = "done.json"  # the last file of a node: what it says of itself
+MODEL = "model"  # folder of a trained model, in that of its node
 Progress = Callable[[float, str], None]
 
 
@@ -52,18 +56,30 @@ class Stage:
     folder: pathlib.Path
     setup: Setup
     texts: Prepared
+    _found: set[str] = dataclasses.field(default_factory=set, init=False, repr=False, compare=False)
 
-    def place(self, node: "Node") -> pathlib.Path:
+    def place(self, node: "Made") -> pathlib.Path:
         """Return the folder of a node."""
-        return self.folder / type(node).__name__.lower() / node.key[:16]
+        return node.place(self.folder)
 
-    def notes(self, node: "Node") -> dict[str, Any]:
-        """Return what a finished node says of itself."""
-        return json.loads((self.place(node) / DONE).read_text(encoding="utf-8"))
+    def notes(self, node: "Made") -> dict[str, Any]:
+        """Return what a finished node says of itself; raises InputError if that is lost or damaged."""
+        return kept.load_notes(self.place(node))
 
-    def finished(self, node: "Node") -> bool:
-        """Return whether a node has been made."""
-        return (self.place(node) / DONE).exists()
+    def finished(self, node: "Made") -> bool:
+        """Return whether a node has been made and is whole; what was so once is not read again."""
+        if node.key not in self._found and node.whole(self.folder):
+            self._found.add(node.key)
+        return node.key in self._found
+
+    def make(self, node: "Made", progress: Progress) -> None:
+        """Make a node that is not finished, for the first time or again: others see it when it is complete."""
+        place = self.place(node)
+        if (place / DONE).exists():
+            # What a process left that was killed while it removed them: nothing to go on from.
+            shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
+            (place / DONE).unlink()
+        node.make(self, progress)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +124,31 @@ class Text(Node, abc.ABC):
 
 
 class Made(Node, abc.ABC):
-    """A node that takes time and is kept."""
+    """A node that takes time and is kept.
+
+    Attributes:
+        arrays: that it keeps, by name.
+    """
+
+    arrays: ClassVar[tuple[str, ...]] = ()
+
+    def place(self, folder: pathlib.Path) -> pathlib.Path:
+        """Return the folder of the node in that of the experiments."""
+        return folder / type(self).__name__.lower() / self.key[:16]
+
+    def whole(self, folder: pathlib.Path) -> bool:
+        """Return whether the node is there, in the folder of the experiments, and all its files can be read."""
+        place = self.place(folder)
+        if (place / DONE).exists():
+            with contextlib.suppress(InputError):
+                self._check(place, kept.load_notes(place))
+                return True
+        return False
+
+    def _check(self, place: pathlib.Path, notes: dict[str, Any]) -> None:
+        """Read the files of the node; raises InputError if one is lost or damaged."""
+        del notes
+        kept.load_arrays(place / ARRAYS, self.arrays)
 
     @abc.abstractmethod
     def make(self, stage: Stage, progress: Progress) -> None:
@@ -188,13 +228,20 @@ class Run(Made):
         steps = [config.steps - every * back for back in reversed(range(setup.evaluations))]
 
         def observe(step: int, model: Decoder) -> None:
-            kept = here / f"measured-{step}.npz"
-            measure(model, texts).save(kept)
+            measure(model, texts).save(here / f"measured-{step}.npz")
 
-        data = Data(parts, texts.tokenizer.end)
-        model = train(setup.config(), config, data, here, progress, observe=(tuple(steps), observe))
-        huggingface.write(here / "model", model, texts.tokenizer)
-        measured = {step: Measured.load(here / f"measured-{step}.npz") for step in steps}
+        def trained() -> Decoder:
+            data = Data(parts, texts.tokenizer.end)
+            return train(setup.config(), config, data, here, progress, observe=(tuple(steps), observe))
+
+        model = trained()
+        try:
+            measured = _measured(here, steps)
+        except InputError:  # lost, of an update before the checkpoint from which training went on
+            shutil.rmtree(here / CHECKPOINTS)
+            model = trained()
+            measured = _measured(here, steps)
+        huggingface.write(here / MODEL, model, texts.tokenizer)
         whole = corpora[0] if len(corpora) == 1 else join(corpora)
         records = [json.loads(line) for line in (here / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         notes = {
@@ -205,8 +252,16 @@ class Run(Made):
             "tests": {step: one.averages() for step, one in measured.items()},
             "loss": _thinned([record["loss"] for record in records]),
         }
-        _finish(here, notes)
+        kept.save_notes(here, notes)
         shutil.rmtree(here / CHECKPOINTS, ignore_errors=True)
+
+    def _check(self, place: pathlib.Path, notes: dict[str, Any]) -> None:
+        """Read what was measured, and the model's files but for their numbers."""
+        steps = notes.get("evaluations")
+        if not isinstance(steps, list):
+            raise kept.damaged(place / DONE)
+        _measured(place, steps)
+        kept.check_model(place / MODEL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,15 +270,16 @@ class Sampled(Made, Text):
 
     run: Run
     share: float = 1.0
+    arrays: ClassVar = ("tokens", "lengths")
 
     def make(self, stage: Stage, progress: Progress) -> None:
         """Make it."""
-        model, _ = huggingface.load(stage.place(self.run) / "model")
+        model, _ = huggingface.load(stage.place(self.run) / MODEL)
         budget = round(self.share * len(stage.texts.human.tokens))
         progress(0.0, f"sampling {budget} tokens")
         documents = generate_tokens(model, stage.texts.tokenizer.end, budget, self.key[:16], self.run.seed)
         _save(stage, self, tokens=np.concatenate(documents), lengths=[len(one) for one in documents])
-        _finish(stage.place(self), {"tokens": budget, "documents": len(documents)})
+        kept.save_notes(stage.place(self), {"tokens": budget, "documents": len(documents)})
 
     def corpus(self, stage: Stage) -> Corpus:
         """Return the corpus."""
@@ -247,6 +303,7 @@ class Proposal(Made):
     prior: "Run | str"
     temperature: float
     seed: int
+    arrays: ClassVar = ("probability", "draw", "editable")
 
     def make(self, stage: Stage, progress: Progress) -> None:
         """Make it."""
@@ -254,14 +311,16 @@ class Proposal(Made):
         tokens = self.tokens(stage)
         config = EditConfig(top_k=stage.setup.candidates, temperature=self.temperature, seed=self.seed)
         if isinstance(self.prior, Run):
-            prior = prepare_prior(load(str(stage.place(self.prior) / "model")), compute="float32")
+            prior = prepare_prior(load(str(stage.place(self.prior) / MODEL)), compute="float32")
         else:
             prior = prepare_prior(load(self.prior))
         found = propose(prior, tokens, config)
         _save(stage, self, probability=found.probability, draw=found.draw.astype(np.int32), editable=found.editable)
         possible = found.probability[found.editable]
         notes = {f"share_above_{p:g}": float((possible >= np.float32(p)).mean()) for p in (0.9, 0.99)}
-        _finish(stage.place(self), {"tokens": len(tokens.tokens), "median": float(np.median(possible)), **notes})
+        kept.save_notes(
+            stage.place(self), {"tokens": len(tokens.tokens), "median": float(np.median(possible)), **notes}
+        )
 
     def tokenizer(self, stage: Stage) -> Tokenizer:
         """Return the prior's tokenizer."""
@@ -302,6 +361,7 @@ class Edited(Made, Text):
     value: float = 0.0
     seed: int = 0
     twin: "Edited | None" = None
+    arrays: ClassVar = ("tokens",)
 
     def make(self, stage: Stage, progress: Progress) -> None:
         """Make it."""
@@ -323,7 +383,7 @@ class Edited(Made, Text):
             "invalid_documents": sum(_invalid(tokenizer, edited.document(n)) for n in range(len(edited))),
             **{key: stage.notes(self.proposal)[key] for key in ("share_above_0.9", "share_above_0.99", "median")},
         }
-        _finish(stage.place(self), notes)
+        kept.save_notes(stage.place(self), notes)
 
     def _selected(self, stage: Stage, old: Corpus, proposed: Proposed) -> np.ndarray:
         possible = proposed.probability[proposed.editable]
@@ -393,20 +453,13 @@ def _thinned(loss: list[float]) -> list[list[float]]:
             for first in range(0, len(loss), size)]  # fmt: skip
 
 
-def _save(stage: Stage, node: Node, **arrays: Any) -> None:
-    folder = stage.place(node)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".arrays.npz").open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    (folder / ".arrays.npz").replace(folder / "arrays.npz")
+def _measured(place: pathlib.Path, steps: Sequence[int]) -> dict[int, Measured]:
+    return {step: Measured.load(place / f"measured-{step}.npz") for step in steps}
 
 
-def _load(stage: Stage, node: Node) -> dict[str, np.ndarray]:
-    with np.load(stage.place(node) / "arrays.npz", allow_pickle=False) as arrays:
-        return dict(arrays)
+def _save(stage: Stage, node: Made, **arrays: Any) -> None:
+    kept.save_arrays(stage.place(node) / ARRAYS, arrays, compressed=True)
 
 
-def _finish(folder: pathlib.Path, notes: dict[str, Any]) -> None:
-    beside = folder / f".{DONE}"
-    beside.write_text(json.dumps(notes, indent=1, sort_keys=True, allow_nan=False), encoding="utf-8")
-    beside.replace(folder / DONE)
+def _load(stage: Stage, node: Made) -> dict[str, np.ndarray]:
+    return kept.load_arrays(stage.place(node) / ARRAYS, node.arrays)

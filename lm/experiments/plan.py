@@ -20,7 +20,7 @@ from lm.editing.prior import CONTEXT
 from lm.errors import InputError
 from lm.experiments import graph
 from lm.experiments.designs import EXPERIMENTS, find_experiment
-from lm.experiments.nodes import DONE, Edited, Human, Joined, Made, Node, Proposal, Run, Sampled, Subsample, Synthetic
+from lm.experiments.nodes import Edited, Human, Joined, Made, Node, Proposal, Run, Sampled, Subsample, Synthetic
 from lm.experiments.presets import Preset, Setup
 from lm.experiments.tables import LEVEL, WORKS_ERRORS
 from lm.model.config import Compute, ModelConfig
@@ -154,8 +154,7 @@ def plan(
         raise InputError("an experiment needs at least one seed; give some, such as 0 1 2")
     cells = experiment.cells(preset)
     nodes = graph.made([cell.run for cell in cells])
-    done = {path.parent.name for path in folder.glob(f"*/*/{DONE}")} if folder else set[str]()
-    left = [node for node in nodes if node.key[:16] not in done]
+    left = [node for node in nodes if folder is None or not node.whole(folder)]
     work = [part for node in nodes for part in work_of(node, setup)]
     model = setup.config()
     effect, reason = detectable(sd, works_error, len(preset.seeds))

@@ -1,14 +1,15 @@
 """The text of an experiment: human and synthetic text to train on, domains to evaluate on, free of the former."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import pathlib
 import re
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -92,7 +93,7 @@ def decontaminated(tested: Iterable[Document], trained: Iterable[str]) -> tuple[
 
 
 def prepare(config: Texts) -> Prepared:
-    """Return the text of an experiment, from the cache or made anew.
+    """Return the text of an experiment, from the cache or made anew (also if the cache is damaged).
 
     Raises:
         InputError: what fetching raises; a source with fewer tokens than asked for; a cache that cannot be written.
@@ -100,14 +101,13 @@ def prepare(config: Texts) -> Prepared:
     extra = sources.SOURCES[config.synthetic].depends() if config.synthetic in sources.SOURCES else ""
     given = json.dumps([FORMAT, dataclasses.asdict(config), extra], sort_keys=True)
     folder = cache_folder() / "experiments" / hashlib.sha256(given.encode()).hexdigest()[:16]
-    about = folder / "about.json"
     with usable(folder):
-        if not about.exists():
+        if (found := _intact(folder)) is None:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with locked(folder):
-                if not about.exists():
+                if (found := _intact(folder)) is None:
                     _make(config, folder)
-    return _read(folder)
+    return found or _read(folder)
 
 
 def _documents(name: str, config: Texts) -> Iterator[Document]:
@@ -151,6 +151,7 @@ def _make(config: Texts, folder: pathlib.Path) -> None:
     ]
     corpora = (token_files.join(human), synthetic.select(range(last)), token_files.join(test))
     for name, corpus in zip(_PARTS, corpora, strict=True):
+        shutil.rmtree(folder / name, ignore_errors=True)  # what is damaged would be in the way
         token_files.write(corpus, folder / name, {"tokenizer_sha256": tokenizer.sha256}, size=tokenizer.size)
     (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
     beside = folder / ".about.json"
@@ -159,14 +160,27 @@ def _make(config: Texts, folder: pathlib.Path) -> None:
 
 
 def _read(folder: pathlib.Path) -> Prepared:
-    found = {name: token_files.read(folder / name) for name in _PARTS}
-    about: dict[str, Any] = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    path = folder / "about.json"
+    try:
+        removed: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["removed"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{path} is lost or damaged; remove {folder} and try again") from error
+    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    read = {name: token_files.read(folder / name) for name in _PARTS}
+    if any(notes["tokenizer_sha256"] != tokenizer.sha256 for _, notes in read.values()):
+        raise InputError(f"the tokenizer in {folder} is not that of the tokens; remove the folder and try again")
+    corpora = {name: corpus for name, (corpus, _) in read.items()}
     return Prepared(
-        Tokenizer.from_file(folder / "tokenizer.json"),
-        **{name: corpus for name, (corpus, _) in found.items()},
-        removed=about["removed"],
-        sha256={name: notes["sha256"] for name, (_, notes) in found.items()},
+        tokenizer, **corpora, removed=removed, sha256={name: notes["sha256"] for name, (_, notes) in read.items()}
     )
+
+
+def _intact(folder: pathlib.Path) -> Prepared | None:
+    """Return what is there, if it is whole."""
+    if (folder / "about.json").exists():
+        with contextlib.suppress(InputError):
+            return _read(folder)
+    return None
 
 
 def beginning(corpus: Corpus, share: float) -> Corpus:

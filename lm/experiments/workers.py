@@ -167,7 +167,7 @@ def _work(folder: pathlib.Path, name: str, parent: int) -> None:
                 with _claimed(stage.place(node)) as mine:
                     took = mine and not stage.finished(node)
                     if took:
-                        node.make(stage, _reporter(stage.place(node), parent))
+                        stage.make(node, _reporter(stage.place(node), parent))
                 if took:
                     break
         if not took:

@@ -21,6 +21,7 @@ from lm.errors import InputError
 from lm.generation.sampling import SamplingConfig, document_words, draw
 from lm.model import onednn
 from lm.model.attention import MASKED
+from lm.model.cutting import layer
 from lm.model.decoder import Block, Decoder, named
 from lm.model.elementwise import activated
 from lm.model.matmul import precision
@@ -144,9 +145,8 @@ def prepare(model: Decoder) -> Weights:
         arrays = {}
         for name, array in found.items():
             if name.startswith("blocks."):
-                arrays[name.removeprefix("blocks.")] = array[number].astype(
-                    c.compute if is_matrix(name, c) else array.dtype
-                )
+                dtype = c.compute if is_matrix(name, c) else str(array.dtype)
+                arrays[name.removeprefix("blocks.")] = layer(array, number, dtype)
         joins = {"joined": ("query", "key", "value")} | ({"gate_up": ("gate", "up")} if c.gated else {})
         if c.attention_bias != "none":
             joins["joined_bias"] = ("query_bias", "key_bias", "value_bias")
@@ -315,7 +315,7 @@ def decode(
         prompts: ids, at least one and at most `prompt_places` of them; at most `rows` prompts.
         names: of the documents.
         request: what is asked of each.
-        seed: of the randomness.
+        seed: of the randomness, from 0 to 2^32-1.
         prompt_places: places of the cache that are kept for prompts.
         rows: of the batch; `batch_rows` by default.
         progress: told now and then how many tokens were made since.
@@ -395,7 +395,7 @@ def start(
         stopped=jnp.zeros(B, bool),
         text=jnp.zeros((B, request.limit), jnp.int32),
     )
-    return _take_first(running, request, logits, seed)
+    return _take_first(running, request, logits, np.uint32(seed))
 
 
 @onednn.left_alone()
@@ -405,4 +405,5 @@ def advance(weights: Weights, running: Running, request: Request, seed: int) -> 
     if int(running.made) - 1 - joined == RECENT:
         running, joined = _join(running), joined + RECENT
     until = min(request.limit, joined + RECENT + 1)
-    return _advance(weights, running, until, max(FEWEST, B // 2) if B > FEWEST else 0, seed, request=request)
+    enough = max(FEWEST, B // 2) if B > FEWEST else 0
+    return _advance(weights, running, until, enough, np.uint32(seed), request=request)

@@ -6,9 +6,10 @@ but end-of-text.
 """
 
 import dataclasses
+import functools
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -73,31 +74,31 @@ class Prompt:
     ids: tuple[int, ...]
 
 
-def unconditional(numbers: Iterable[int], tokenizer: Tokenizer) -> list[Prompt]:
+Asked = Callable[[int], Prompt]  # by the number of the document to be written
+
+
+def unconditional(tokenizer: Tokenizer) -> Asked:
     """Return prompts of end-of-text alone."""
-    return [Prompt(f"unconditional-{n:06d}", "unconditional", "", "", "", (tokenizer.end,)) for n in numbers]
+    return lambda number: Prompt(f"unconditional-{number:06d}", "unconditional", "", "", "", (tokenizer.end,))
 
 
 def seeded(
-    numbers: Iterable[int],
-    kinds: Sequence[Kind],
-    documents: Mapping[str, Sequence[Document]],
-    tokenizer: Tokenizer,
-    seed: int,
-) -> list[Prompt]:
-    """Return a request for each number; the kinds take turns.
+    kinds: Sequence[Kind], documents: Mapping[str, Sequence[Document]], tokenizer: Tokenizer, seed: int
+) -> Asked:
+    """Return a request for each number, made when it is asked for; the kinds take turns.
 
     Args:
-        numbers: of the documents to be written.
         kinds: at least one.
         documents: by source, from the training split, so that test text stays unseen.
         tokenizer: of an instruct model.
         seed: of the choices.
 
     Raises:
-        InputError: a source has no document long enough for a snippet, the model has no chat form, or its
-            tokenizer cuts text so finely that a request is too long.
+        InputError: no source, or one without a document long enough for a snippet; the model has no chat form; and
+            for a request, if it is too long since the tokenizer cuts text so finely.
     """
+    if not documents:
+        raise InputError("the list of sources is empty and requests take their topics from one; name it (--sources)")
     usable = {
         name: [one for one in some if len(one.text.split(maxsplit=SHORTEST)) >= SHORTEST]
         for name, some in documents.items()
@@ -105,8 +106,9 @@ def seeded(
     for name, some in usable.items():
         if not some:
             raise InputError(f"{name} has no document of {SHORTEST} words for a snippet; leave this source out")
-    sources, system, prompts = sorted(usable), _system(tokenizer), []
-    for number in numbers:
+    sources, system = sorted(usable), _system(tokenizer)
+
+    def asked(number: int) -> Prompt:
         kind = kinds[number % len(kinds)]
         name = f"{kind}-{number:06d}"
         random = np.random.default_rng(np.frombuffer(hashlib.sha256(f"{seed}/{name}".encode()).digest(), np.uint32))
@@ -121,8 +123,15 @@ def seeded(
                 f"the model's tokenizer needs {len(ids)} tokens for a request and {PLACES} are kept for it; "
                 "use a model with a larger vocabulary"
             )
-        prompts.append(Prompt(name, kind, text, source, document.id, tuple(ids)))
-    return prompts
+        return Prompt(name, kind, text, source, document.id, tuple(ids))
+
+    return asked
+
+
+@functools.lru_cache(512)  # a whole novel is cut at once, and asked for again
+def _sentences(text: str) -> list[str]:
+    """Return the sentences of a text, each of at least one word."""
+    return re.split(r"(?<=[.!?;:])\s+", " ".join(text.split()))
 
 
 def snippet(text: str, random: np.random.Generator, tokenizer: Tokenizer) -> str:
@@ -133,10 +142,10 @@ def snippet(text: str, random: np.random.Generator, tokenizer: Tokenizer) -> str
         random: that chooses the place.
         tokenizer: that counts.
     """
-    sentences = re.split(r"(?<=[.!?;:])\s+", " ".join(text.split()))
+    sentences = _sentences(text)
     first = int(random.integers(len(sentences)))
     # A snippet at the very end of the text would be a few words.
-    while first and len(" ".join(sentences[first:]).split()) < SHORTEST:
+    while first and len(" ".join(sentences[first : first + SHORTEST]).split()) < SHORTEST:
         first -= 1
     chosen: list[str] = []
     for sentence in sentences[first : first + SNIPPET]:

@@ -141,7 +141,8 @@ def draw(logits_NxV: Array, config: SamplingConfig, seed: Array, words_Nx2: Arra
         total = jnp.sum(above, axis=-1)
         kept = (total < limit) | (total == 0)
         if config.top_k:
-            kept &= jnp.sum(likelier, axis=(-2, -1)) < config.top_k
+            # A larger number than there are tokens restricts nothing, and may not fit into 32 bits.
+            kept &= jnp.sum(likelier, axis=(-2, -1)) < min(config.top_k, logits_NxV.shape[1])
         return weight, above, kept
 
     def unfinished(carry) -> Array:

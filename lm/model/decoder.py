@@ -18,6 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 from lm.errors import InputError
 from lm.model.attention import causal_attention
 from lm.model.config import Compute, ModelConfig
+from lm.model.cutting import layer_in_loop
 from lm.model.elementwise import activated, layer_norm, rms_norm
 from lm.model.matmul import matmul, narrow, rounded_back
 from lm.model.packed import packing_of, takes_packed
@@ -200,6 +201,8 @@ class Decoder(_Parameters):
         graph, stacked = nnx.split(self.blocks)
 
         def layer(x_NxD: Array, state: Any) -> tuple[Array, Any]:
+            if collect:  # forwards only: the layers may be bfloat16, which a loop would convert as a whole
+                state = jax.tree.map(lambda whole: layer_in_loop(whole, state), stacked)
             block = nnx.merge(graph, state)
             q, k, v = block.project(x_NxD, cos_sin, (B, T))
             mixed = checkpoint_name(causal_attention(q, k, v, segment_BxT, packed), "matmul")
@@ -211,7 +214,8 @@ class Decoder(_Parameters):
             layer = jax.checkpoint(layer)
         # Layers in a row are faster, as nothing is cut from stacked arrays, at the price of compiling each.
         unroll = self.config.layers if self.config.layers <= UNROLLED else 1
-        return jax.lax.scan(layer, self.embed(token_BxT, place), stacked, unroll=unroll)
+        steps = jnp.arange(self.config.layers) if collect else stacked
+        return jax.lax.scan(layer, self.embed(token_BxT, place), steps, unroll=unroll)
 
     def head(self, hidden_NxD: Array) -> Array:
         """Return logits, float32, shape (N, V), from normalised states."""

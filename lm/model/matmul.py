@@ -80,7 +80,7 @@ def matmul(x_NxI: Array, w_IxO: Array, compute: Compute, out: Compute = "float32
 
     Args:
         x_NxI: float32 or bfloat16.
-        w_IxO: float32.
+        w_IxO: float32, or already in the type of the factors.
         compute: type of the factors.
         out: type of the result, and then of the gradient that comes back.
 

@@ -40,7 +40,7 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[A
         devices: to use; the first data * fsdp * tensor of all by default.
 
     Raises:
-        InputError: fewer devices than the mesh needs, or a size below 1.
+        InputError: fewer devices than the mesh needs, none of some process, or a size below 1.
     """
     sizes = (data, fsdp, tensor)
     if min(sizes) < 1:
@@ -51,8 +51,14 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[A
             f"a mesh of data {data} x fsdp {fsdp} x tensor {tensor} needs {needed} devices and there are "
             f"{len(found)}; lower an axis or start more processes"
         )
-    chosen = np.asarray(found[:needed]).reshape(sizes)
-    return Mesh(chosen, (DATA, FSDP, TENSOR), axis_types=(AxisType.Auto,) * 3)
+    chosen = found[:needed]
+    if idle := {device.process_index for device in found} - {device.process_index for device in chosen}:
+        # It would have no rows to make, and the others would wait for it for ever.
+        raise InputError(
+            f"the mesh uses {needed} of {len(found)} devices and none of process {min(idle)}; choose --data, --fsdp "
+            f"and --tensor whose product is {len(found)}, or start fewer processes"
+        )
+    return Mesh(np.asarray(chosen).reshape(sizes), (DATA, FSDP, TENSOR), axis_types=(AxisType.Auto,) * 3)
 
 
 def _specification(one: Parameter, config: ModelConfig, mesh: Mesh) -> P:

@@ -129,7 +129,8 @@ class Checkpoints:
                             f"({'; '.join(differences)}); use its settings, or another folder"
                         )
                     found = self._read(step, STATE, ocp.args.StandardRestore(state))
-                    if checksums(found).tolist() != note["checksums"]:
+                    # Checkpoints from before the values were mixed do not say that they are.
+                    if checksums(found, note.get("mixed", False)).tolist() != note["checksums"]:
                         raise ValueError("its arrays are not those that were saved")
                 except InputError:
                     raise
@@ -142,7 +143,11 @@ class Checkpoints:
                     self.last = step
                     return found, note
                 _let_readers_end()
-            warnings.warn(f"the checkpoint {self.folder / str(step)} is damaged ({reason})", DamagedCheckpoint, 2)
+            warnings.warn(
+                f"the checkpoint {self.folder / str(step)} is damaged ({reason}); it is passed over",
+                DamagedCheckpoint,
+                2,
+            )
         if steps:
             raise InputError(f"no checkpoint in {self.folder} can be read; remove the folder to start again")
         return None
@@ -164,7 +169,7 @@ class Checkpoints:
             self.manager.wait_until_finished()
             if shutil.disk_usage(self.folder).free < needed:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        about = {**note, "run": self.run, "checksums": checksums(state).tolist()}
+        about = {**note, "run": self.run, "checksums": checksums(state).tolist(), "mixed": True}
         with _Writing(self):
             args = ocp.args.Composite(state=ocp.args.StandardSave(state), note=ocp.args.JsonSave(about))
             self.manager.save(step, args=args, force=True)

@@ -71,6 +71,8 @@ class TrainConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed is {self.seed}; it must be from 0 to {2**32 - 1}")
         if self.loss_chunk < 0:
             raise InputError(f"loss_chunk is {self.loss_chunk}; it must be 0 (chosen by the device) or more")
         if not 0 <= self.warmup < self.steps:

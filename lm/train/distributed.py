@@ -1,13 +1,15 @@
 """Training by several processes: starting them together, and batches of which each makes its own rows."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from orbax.checkpoint import multihost
 
 from lm.errors import InputError
 from lm.train.step import Batch, batch_sharding, stop_sharding
@@ -46,6 +48,10 @@ class Processes:
         return Processes(coordinator, count, number)
 
 
+DONE = "done"  # of process 0, if nothing went wrong
+WEEK = 7 * 24 * 3600 * 1000  # milliseconds that the others wait for process 0 at most
+
+
 def _number(name: str) -> int | None:
     text = os.environ.get(name)
     try:
@@ -72,6 +78,38 @@ def connect(processes: Processes) -> None:
             f"process {filled.number} cannot join the others at {filled.coordinator} ({reason}); check the address "
             "and that all of them are started"
         ) from error
+
+
+@contextlib.contextmanager
+def first_alone(what: str) -> Iterator[None]:
+    """Let process 0 do what is in the body before the others, however long it takes.
+
+    They wait for its word, not in a collective operation, which gives up after half a minute. JAX ends them if it dies.
+
+    Args:
+        what: is done, differently named each time.
+
+    Raises:
+        InputError: in every process what process 0 raised, or that it stopped.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    client, key = multihost.get_jax_distributed_client(), f"toedit/{what}"
+    if jax.process_index():
+        if said := client.blocking_key_value_get(key, WEEK).removeprefix(DONE):
+            raise InputError(said)
+        yield
+        return
+    said = f"process 0 stopped before it had {what}"
+    try:
+        yield
+        said = DONE
+    except Exception as error:
+        said = str(error) or said
+        raise
+    finally:
+        client.key_value_set(key, said)
 
 
 def global_batch(mesh: Mesh, batch: int, rows: Sequence[np.ndarray]) -> Batch:

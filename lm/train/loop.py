@@ -51,8 +51,12 @@ def _description(model: ModelConfig, config: TrainConfig, loader: Loader, first:
 
 
 @contextlib.contextmanager
-def _alone(folder: pathlib.Path) -> Iterator[None]:
-    """Hold the lock of a run's folder; the system frees it when the process ends, however it ends."""
+def alone(folder: pathlib.Path) -> Iterator[None]:
+    """Hold the lock of a run's folder; the system frees it when the process ends, however it ends.
+
+    Raises:
+        InputError: another process holds it, or the folder cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
@@ -122,7 +126,7 @@ def train(
         opened.enter_context(contextlib.closing(loader))
         writes = folder if jax.process_index() == 0 else None
         if writes:
-            opened.enter_context(_alone(writes))
+            opened.enter_context(alone(writes))
         checkpoints = opened.enter_context(Checkpoints(folder / CHECKPOINTS, config.keep, run)) if folder else None
         found = checkpoints.restore(abstract_state(model, config, mesh)) if checkpoints else None
         if found:

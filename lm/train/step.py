@@ -199,11 +199,24 @@ def abstract_state(model: ModelConfig, config: TrainConfig, mesh: Mesh) -> State
     )
 
 
-@jax.jit
-def checksums(state: State) -> Array:
-    """Return a number for each array of the state that any flipped bit and any exchange of two values changes.
+def _mixed(bits: Array) -> Array:
+    """Return other bits for each uint32, one for one (the finaliser of MurmurHash3)."""
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+    return bits ^ (bits >> 16)
 
-    It is a sum of all values' bits times odd numbers of their places, modulo 2^32: the same on every mesh.
+
+@functools.partial(jax.jit, static_argnames="mixed")
+def checksums(state: State, mixed: bool = True) -> Array:
+    """Return a number for each array of the state, modulo 2^32, the same on every mesh.
+
+    It is a sum over all values of their bits and places, mixed: any change of one value changes it, and any other
+    change (an exchange, a shift) but for one in about 2^32.
+
+    Args:
+        state: whose arrays have values of 32 bits.
+        mixed: False for the sum of earlier checkpoints, bits times odd numbers of their places, which an exchange of
+            such values as x and -x leaves as it is.
     """
 
     def one(array: Array) -> Array:
@@ -212,6 +225,7 @@ def checksums(state: State) -> Array:
             # Counted without flattening, which would bring the parts of all devices together.
             place = place + jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * jnp.uint32(stride)
             stride *= array.shape[axis]
-        return jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32)
+        term = _mixed(bits + place * jnp.uint32(0x9E3779B9)) if mixed else bits * (2 * place + 1)
+        return jnp.sum(term, dtype=jnp.uint32)
 
     return jnp.stack([one(array) for array in jax.tree.leaves(state)])

@@ -19,7 +19,7 @@ from lm.errors import InputError
 from lm.model.config import Compute, ModelConfig, RopeScaling
 from lm.model.decoder import Decoder
 from lm.weights.names import GGUF_ARCHITECTURES
-from lm.weights.place import check_shapes, place_all, stored_shapes
+from lm.weights.place import check_shapes, naming, place_all, stored_shapes
 
 READABLE = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -218,12 +218,13 @@ def _config_of(file: GgufFile, name: str, compute: Compute) -> ModelConfig:
     }
     if fixed["position"] == "rotary":
         values["rope_base"] = get("rope.freq_base", 10_000.0)
-        values["rope_share"] = get("rope.dimension_count", head_size) / head_size
+        rotated = get("rope.dimension_count", head_size)
+        share = rotated / head_size
+        # Cut to a whole number, as transformers does too, the product may be one too small: 13.999... of 14.
+        values["rope_share"] = share if int(head_size * share) == rotated else math.nextafter(share, 1)
         values["rope_scaling"] = _rope_scaling(file, get)
-    try:
+    with naming(file.path):
         return ModelConfig(**{**values, **fixed})
-    except InputError as error:
-        raise InputError(f"{file.path}: {error}") from error
 
 
 def _short(value: float) -> float:
@@ -234,14 +235,17 @@ def _short(value: float) -> float:
 def _rope_scaling(file: GgufFile, get: Any) -> RopeScaling | None:
     kind = get("rope.scaling.type", "none")
     if kind == "linear":
-        return RopeScaling("linear", get("rope.scaling.factor"))
+        factor = get("rope.scaling.factor")
+        with naming(file.path):
+            return RopeScaling("linear", factor)
     if kind != "none":
         raise InputError(f"{file.path} stretches its rotary positions by {kind!r}, which is not supported")
     if _ROPE_FACTORS not in file.tensors:
         return None
     # The file has only the resulting divisors: of the published settings, the one that gives them is taken.
     factors = file.read(_ROPE_FACTORS, 0, file.tensors[_ROPE_FACTORS].shape[0])
-    found = RopeScaling("llama3", round(float(factors.max()), 3))
+    with naming(file.path):
+        found = RopeScaling("llama3", round(float(factors.max()), 3))
     frequency = get("rope.freq_base", 10_000.0) ** (-np.arange(factors.size) / factors.size)
     waves = found.original_context * frequency / (2 * math.pi)
     share = np.clip((waves - found.low_frequency) / (found.high_frequency - found.low_frequency), 0, 1)
@@ -253,13 +257,16 @@ def _rope_scaling(file: GgufFile, get: Any) -> RopeScaling | None:
     return found
 
 
-def load(path: pathlib.Path, compute: Compute = "float32", mesh: Mesh | None = None) -> tuple[Decoder, Tokenizer]:
+def load(
+    path: pathlib.Path, compute: Compute = "float32", mesh: Mesh | None = None, *, inference: bool = False
+) -> tuple[Decoder, Tokenizer]:
     """Return the model and the tokenizer of a GGUF file.
 
     Args:
         path: of the file.
         compute: type of the factors of the decoder's products.
         mesh: of devices, over which the parameters are shared out.
+        inference: see `lm.weights.load.load`.
 
     Raises:
         InputError: the file is missing, damaged, or holds what cannot be computed here.
@@ -270,8 +277,9 @@ def load(path: pathlib.Path, compute: Compute = "float32", mesh: Mesh | None = N
     places = architecture.places()
     found = {name: tensor.shape for name, tensor in file.tensors.items() if name != _ROPE_FACTORS}
     check_shapes(str(path), stored_shapes(config, places), found)
-    tokenizer = Tokenizer.from_gguf(file.metadata)
-    tokenizer.check_fits(config.vocabulary)
+    with naming(path):
+        tokenizer = Tokenizer.from_gguf(file.metadata)
+        tokenizer.check_fits(config.vocabulary)
     heads = {
         places[name].name.format(layer=layer): count
         for part, count in (("query", config.heads), ("key", config.kv_heads))
@@ -284,7 +292,7 @@ def load(path: pathlib.Path, compute: Compute = "float32", mesh: Mesh | None = N
             return file.read(name, start, stop)
         return unpermuted(file.read(name, 0, file.tensors[name].shape[0]), heads[name])[start:stop]
 
-    return place_all(config, places, read, mesh), tokenizer
+    return place_all(config, places, read, mesh, inference=inference), tokenizer
 
 
 def unpermuted(weight: np.ndarray, heads: int) -> np.ndarray:

@@ -22,11 +22,12 @@ from lm.model.config import Compute, ModelConfig
 from lm.model.decoder import Decoder, named
 from lm.model.parameters import parameters
 from lm.weights.names import FAMILIES, Family
-from lm.weights.place import check_shapes, place_all, stored_shapes
+from lm.weights.place import BLOCK, check_shapes, naming, place_all, stored_shapes
 from lm.weights.published import config_of, describe, family_of
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 LARGEST_FILE = 5_000_000_000  # bytes, beyond which weights are cut into several files
+_HEAD = "lm_head.weight"
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
 # Constants that some files keep among the weights: causal masks, rotary frequencies.
 _CONSTANTS = re.compile(r"\.(attn\.(masked_)?bias|rotary_emb\.inv_freq)$")
@@ -73,34 +74,58 @@ def _stated(path: pathlib.Path) -> Iterator[None]:
         raise InputError(f"{path} has a missing or impossible value ({error!r}); fetch it again") from error
 
 
-def load(folder: pathlib.Path, compute: Compute = "float32", mesh: Mesh | None = None) -> tuple[Decoder, Tokenizer]:
+def load(
+    folder: pathlib.Path, compute: Compute = "float32", mesh: Mesh | None = None, *, inference: bool = False
+) -> tuple[Decoder, Tokenizer]:
     """Return the model and the tokenizer of a folder.
 
     Args:
         folder: with config.json, safetensors (one file, or several with their index) and a tokenizer.
         compute: type of the factors of the decoder's products.
         mesh: of devices, over which the parameters are shared out.
+        inference: see `lm.weights.load.load`.
 
     Raises:
         InputError: a file is missing or damaged, or they do not belong together, or hold what cannot be computed here.
     """
     config, name = read_config(folder, compute)
     tokenizer = Tokenizer.from_folder(folder)
-    tokenizer.check_fits(config.vocabulary)
+    with naming(folder):
+        tokenizer.check_fits(config.vocabulary)
     family = FAMILIES[name]
-    stored = _tensors(folder, family, config.tied)
+    stored = _tensors(folder, family)
+    embedding = family.places["embedding"].name
+    if config.tied and _HEAD in stored and embedding in stored:
+        # As in transformers, a head that is not the embedding is used, whatever config.json says.
+        if _equal(stored[embedding], stored[_HEAD]):
+            del stored[_HEAD]
+        else:
+            config = dataclasses.replace(config, tied=False)
     check_shapes(str(folder), stored_shapes(config, family.places), {name: one.shape for name, one in stored.items()})
 
     def read(name: str, start: int, stop: int) -> np.ndarray:
         one = stored[name]
         row = math.prod(one.shape[1:])
-        offset = one.start + start * row * one.dtype.itemsize
-        numbers = np.fromfile(one.file, one.dtype, (stop - start) * row, offset=offset)
-        if numbers.size != (stop - start) * row:
-            raise InputError(f"{one.file} has become shorter while it was read; fetch it again")
-        return numbers.reshape(stop - start, *one.shape[1:])
+        return _numbers(one, start * row, stop * row).reshape(stop - start, *one.shape[1:])
 
-    return place_all(config, family.places, read, mesh), tokenizer
+    return place_all(config, family.places, read, mesh, inference=inference), tokenizer
+
+
+def _numbers(one: _Stored, start: int, stop: int) -> np.ndarray:
+    """Return the numbers start..stop of a tensor, in one row."""
+    found = np.fromfile(one.file, one.dtype, stop - start, offset=one.start + start * one.dtype.itemsize)
+    if found.size != stop - start:
+        raise InputError(f"{one.file} has become shorter while it was read; fetch it again")
+    return found
+
+
+def _equal(one: _Stored, other: _Stored) -> bool:
+    """Return whether two tensors hold the same numbers, of which memory holds a part at a time."""
+    size = math.prod(one.shape)
+    parts = ((start, min(start + BLOCK, size)) for start in range(0, size, BLOCK))
+    return one.shape == other.shape and all(
+        np.array_equal(_numbers(one, *part), _numbers(other, *part)) for part in parts
+    )
 
 
 def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -134,11 +159,11 @@ def sha256_of_weights(folder: pathlib.Path) -> str:
     return state.hexdigest()
 
 
-def _tensors(folder: pathlib.Path, family: Family, tied: bool) -> dict[str, _Stored]:
+def _tensors(folder: pathlib.Path, family: Family) -> dict[str, _Stored]:
     found = {}
     for path in weight_files(folder):
         for name, one in _header(path).items():
-            if _CONSTANTS.search(name) or (tied and name == "lm_head.weight"):
+            if _CONSTANTS.search(name):
                 continue
             full = name if name.startswith((family.prefix, "lm_head.")) else family.prefix + name
             if full in found:
@@ -173,7 +198,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give the folder of a model") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}); fetch it again") from error
     if not isinstance(found, dict):
         raise InputError(f"{path} is not a JSON object; fetch it again")

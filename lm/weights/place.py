@@ -1,22 +1,33 @@
 """Tensors of a checkpoint to parameters on their devices, one parameter at a time."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
 from lm.errors import InputError
 from lm.model.config import ModelConfig
 from lm.model.decoder import Decoder, from_arrays
-from lm.model.parameters import Parameter, parameters
+from lm.model.parameters import Parameter, is_matrix, parameters
 from lm.model.sharding import shardings
 from lm.weights.names import Place
 
 Read = Callable[[str, int, int], np.ndarray]
 BLOCK = 1 << 22  # numbers of a tensor read at once
 ALIGNMENT = 64  # bytes
+
+
+@contextlib.contextmanager
+def naming(what: object) -> Iterator[None]:
+    """Name the checkpoint in what is wrong with its values."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
 
 
 def stored_shapes(config: ModelConfig, places: Mapping[str, Place]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -59,7 +70,9 @@ def check_shapes(
             raise InputError(f"{what} has a tensor {name} that its configuration has no use for; correct it")
 
 
-def place_all(config: ModelConfig, places: Mapping[str, Place], read: Read, mesh: Mesh | None) -> Decoder:
+def place_all(
+    config: ModelConfig, places: Mapping[str, Place], read: Read, mesh: Mesh | None, *, inference: bool = False
+) -> Decoder:
     """Return a decoder with the parameters of a checkpoint, each device holding its share.
 
     The largest parameters come first, so that the copy in the making never adds to a nearly complete model.
@@ -70,24 +83,41 @@ def place_all(config: ModelConfig, places: Mapping[str, Place], read: Read, mesh
         read: returns rows start..stop of a tensor by name, as stored, any float type; the tensor's shape is that of
             `stored_shapes`.
         mesh: over which parameters are shared out; None is the first device.
+        inference: see `lm.weights.load.load`.
     """
     table, stored = parameters(config), dict(stored_shapes(config, places))
     where = shardings(config, mesh) if mesh is not None else {}
     alone = SingleDeviceSharding(jax.devices()[0])
     arrays = {}
     for name in sorted(table, key=lambda name: -math.prod(table[name].shape)):
-        arrays[name] = _placed(table[name], places[name], stored, read, where.get(name, alone))
+        dtype = _dtype(name, config, places[name], read) if inference else np.dtype(np.float32)
+        arrays[name] = _placed(table[name], dtype, places[name], stored, read, where.get(name, alone))
     return from_arrays(config, arrays)
 
 
+def _dtype(name: str, config: ModelConfig, place: Place, read: Read) -> np.dtype:
+    """Return the narrowest type of a parameter with which every output has the same bits as with float32."""
+    factors = jnp.dtype(config.compute)
+    if name == "embedding":
+        # Its rows are added up in float32, so it is never rounded, only left as it is stored.
+        return factors if read(place.name, 0, 1).dtype == factors else np.dtype(np.float32)
+    in_product = name == "unembedding" or (name.startswith("blocks.") and is_matrix(name, config))
+    return factors if in_product else np.dtype(np.float32)
+
+
 def _placed(
-    one: Parameter, place: Place, stored: Mapping[str, tuple[int, ...]], read: Read, sharding: Sharding
+    one: Parameter,
+    dtype: np.dtype,
+    place: Place,
+    stored: Mapping[str, tuple[int, ...]],
+    read: Read,
+    sharding: Sharding,
 ) -> jax.Array:
     bounds = {
         device: tuple(part.indices(size)[:2] for part, size in zip(index or (), one.shape, strict=True))
         for device, index in sharding.addressable_devices_indices_map(one.shape).items()
     }
-    shares = {bound: _aligned([stop - start for start, stop in bound]) for bound in set(bounds.values())}
+    shares = {bound: _aligned([stop - start for start, stop in bound], dtype) for bound in set(bounds.values())}
     for layer in range(one.shape[0]) if one.axes[0] == "layer" else [None]:
         name = place.name.format(layer=layer)
         rows = stored[name][0]
@@ -104,12 +134,12 @@ def _placed(
     return array.block_until_ready()  # before the next one takes memory
 
 
-def _aligned(shape: Sequence[int]) -> np.ndarray:
+def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     """Return an array that a CPU device takes as it is, without a copy."""
-    size = 4 * math.prod(shape)
+    size = dtype.itemsize * math.prod(shape)
     memory = np.empty(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size].view(np.float32).reshape(shape)
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _copy_rows(block: np.ndarray, start: int, axis: int, bound: Sequence[tuple[int, int]], target: np.ndarray) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from paper.commands.aside import Aside
+from paper.commands.sources import is_token_folder, named, records, short_names, told_apart
 from paper.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,14 +83,18 @@ class Evaluate:
             raise InputError("there is nothing to score; name a source with --source")
         with ExitStack() as stack:
             started = time.perf_counter()
-            pretrained = load(self.model)
+            pretrained = load(self.model, compute=self.compute, inference=True)
             scorer, tokenizer = prepare(pretrained.model, self.compute), pretrained.tokenizer
             about = {"model": pretrained.name, "sha256": pretrained.sha256}
-            del pretrained  # the float32 matrices
+            del pretrained  # the matrices before they were made ready
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="toedit-evaluate-")))
-            corpora = [
-                self._corpus(name, tokenizer, folder / str(n)) for n, name in enumerate(dict.fromkeys(self.source))
+            # A named source may be spelled in two ways.
+            names = short_names(list({named(name) or name: None for name in self.source}))
+            found = [
+                self._corpus(name, domain, tokenizer, folder / str(number))
+                for number, (name, domain) in enumerate(names.items())
             ]
+            corpora = told_apart(dict(zip(names.values(), found, strict=True)))
             scoring = time.perf_counter()
             evaluation = join(list(self._scored(scorer, corpora, tokenizer.end)))
             seconds = time.perf_counter() - scoring
@@ -108,25 +114,22 @@ class Evaluate:
             write_text(self.json, json.dumps(result, indent=1, allow_nan=False) + "\n")
         return 0
 
-    def _corpus(self, name: str, tokenizer: "Tokenizer", folder: Path) -> "Corpus":
+    def _corpus(self, name: str, domain: str, tokenizer: "Tokenizer", folder: Path) -> "Corpus":
         """Return the documents of a source that are to be scored, tokenised."""
         from lm.data import corpus
-        from lm.data.readers import Reading, find, read
-        from lm.data.sources import SOURCES
         from lm.data.tokenising import tokenize
 
-        if (Path(name) / "tokens.npy").is_file():
+        if is_token_folder(name):
             found, notes = corpus.read(Path(name))
             if notes.get("tokenizer_sha256") != tokenizer.sha256:
                 raise InputError(
                     f"the tokens in {name} were made by another tokenizer; tokenize the text with this one"
                 )
         else:
-            named = name in SOURCES
-            split = None if self.split == "all" or not named else self.split
-            reading = Reading(domain=Path(name).name.split(".")[0].strip("*") or name, split=split)
-            records = (one for given in find([f"source:{name}" if named else name]) for one in read(given, reading))
-            found = tokenize(self._part(records), tokenizer, folder, {"source": name})
+            aside = Aside()
+            some = records(name, domain, aside, None if self.split == "all" else self.split)
+            found = tokenize(self._part(some), tokenizer, folder, {"source": name})
+            aside.tell(f", first {aside.where()}")
         return first(found, self.documents, self._budget())
 
     def _budget(self) -> int | None:
@@ -214,6 +217,8 @@ def show(rows: list[dict[str, Any]]) -> None:
 
     def value(row: dict[str, Any], name: str, digits: int) -> str:
         error, by_document = row[f"{name}_error"], row[f"{name}_document_error"]
+        if row[name] is None:  # a perplexity beyond every float; the loss is in nats_per_token
+            return "-"
         if error is None and by_document is None:
             return f"{row[name]:.{digits}f}"
         parts = ("-" if one is None else f"{one:.{digits}f}" for one in (error, by_document))

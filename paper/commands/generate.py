@@ -11,7 +11,8 @@ from paper.words import counted
 class Generate:
     """Let a model write documents, as JSON lines with the prompt, seed and model of each.
 
-    Interrupted, the same command goes on where it was and ends in the same bytes.
+    Documents are made and kept a batch at a time: 128 on a CPU, 512 on an accelerator. Interrupted, the same command
+    goes on after the last batch that was finished and ends in the same bytes.
     """
 
     out: Path
@@ -24,8 +25,8 @@ class Generate:
     """Kinds of text, taking turns; for instruct models. Other models continue end-of-text."""
     sources: tuple[str, ...] = ("sotu", "novels", "federalist", "security")
     """Sources of human text whose training documents give the prompts their topics."""
-    tokens: int = 384
-    """Tokens that a document has at most."""
+    tokens: int | None = None
+    """Tokens that a document has at most: by default 384, or what the model's context has room for."""
     temperature: float = 0.8
     """1 samples from the model; 0 takes the likeliest token."""
     top_k: int = 0
@@ -47,13 +48,16 @@ class Generate:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         from lm.data import sources
-        from lm.generation.corpus import CorpusConfig, write
+        from lm.generation.corpus import TOKENS, CorpusConfig, tokens_that_fit, write
         from lm.generation.sampling import SamplingConfig
         from lm.weights.load import load
 
         sampling = SamplingConfig(self.temperature, self.top_k, self.top_p)
-        config = CorpusConfig(self.documents, self.kind, self.tokens, sampling, self.seed)
-        pretrained = load(self.model, compute="bfloat16")
+        limit = TOKENS if self.tokens is None else self.tokens
+        config = CorpusConfig(self.documents, self.kind, limit, sampling, self.seed)  # refused before a model is read
+        pretrained = load(self.model, compute="bfloat16", inference=True)
+        if self.tokens is None:
+            config = dataclasses.replace(config, tokens=tokens_that_fit(pretrained))
         texts = {name: list(sources.load(name, "train")) for name in self.sources} if pretrained.instruct else {}
         columns = (
             TextColumn("writing"),

@@ -2,22 +2,22 @@
 
 import json
 import math
-import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from paper.commands.kept import Kept
+from paper.commands.sources import is_token_folder, named, short_names
 from paper.errors import InputError
 
 if TYPE_CHECKING:
-    from lm.data.corpus import Corpus
-    from lm.data.readers import Record
     from lm.data.tokenizer import Tokenizer
     from lm.model.config import ModelConfig
     from lm.model.decoder import Decoder
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 FACTORS = {"k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 SCORED = 20_000  # tokens of each validation split that are scored at the end
+HARMLESS = 4  # readings of a text that teach a model about as much as new text (Muennighoff et al. 2023)
+SHARE = re.compile(r"(\d+\.?\d*|\.\d+)(e-?\d)?(/\d+)?")
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Train:
     peak: float | None = None
     """TFLOP/s that all devices could reach, for the utilisation; measured with one matmul by default."""
     dry_run: bool = False
-    """Print the plan and stop."""
+    """Print the plan and stop; the tokens in data/ are made, and kept."""
 
     def run(self) -> int:
         """Prepare, print the plan, train, export and score; return the exit code.
@@ -121,10 +123,12 @@ class Train:
         from lm.startup import before_jax
 
         before_jax()
-        from lm.train.distributed import Processes, connect
-        from lm.train.loop import train
+        from lm.model.sharding import make_mesh
+        from lm.train.distributed import Processes, connect, first_alone
+        from lm.train.loop import alone, train
         from lm.train.metrics import measure_peak
         from lm.train.signals import Stopped
+        from lm.weights.published import family_of
         from paper.results import check_writable
 
         started = time.perf_counter()
@@ -136,12 +140,17 @@ class Train:
         import jax
 
         first = jax.process_index() == 0
+        # All that can be refused without the text comes before it: it may take hours to prepare.
+        make_mesh(self.data, self.fsdp, self.tensor)
         pretrained = self._pretrained()
-        with _one_after_another(first):
-            tokenizer = self._tokenizer(list(wanted), pretrained)
-            data = self._data(wanted, tokenizer)
-        model = self._model(tokenizer, pretrained)
+        model = self._model(pretrained)
+        family_of(model)
         config = self._config(model, count)
+        with first_alone("prepared the text"), alone(self.out) if first else nullcontext():
+            tokenizer = self._tokenizer(short_names(list(wanted)), pretrained)
+            data = self._data(wanted, tokenizer)
+        if pretrained is None:
+            model = model.changed(vocabulary=tokenizer.size)
         if first:
             show_plan(model, config, data)
         if self.dry_run:
@@ -158,8 +167,9 @@ class Train:
             return int(stopped.code or 0)
         del weights
         trained = _whole(trained)
-        if first:
-            self._finish(trained, tokenizer, list(wanted), started)
+        with first_alone("scored the model"):
+            if first:
+                self._finish(trained, tokenizer, list(wanted), started)
         return 0
 
     def _check(self) -> None:
@@ -179,15 +189,15 @@ class Train:
 
         return load(self.model, mesh=make_mesh(self.data, self.fsdp, self.tensor))
 
-    def _model(self, tokenizer: "Tokenizer", pretrained: "Pretrained | None") -> "ModelConfig":
-        """Return the sizes of the model."""
+    def _model(self, pretrained: "Pretrained | None") -> "ModelConfig":
+        """Return the sizes of the model, with the preset's vocabulary."""
         from lm.model.presets import preset
 
         sizes = {name: getattr(self, name) for name in ("context", "width", "layers", "heads", "hidden")}
         changes = {name: value for name, value in sizes.items() if value is not None}
         changes |= {"compute": self.compute, "remat": self.remat}
         if pretrained is None:
-            return preset(self.preset or "small", vocabulary=tokenizer.size, **changes)
+            return preset(self.preset or "small", **changes)
         given = pretrained.model.config
         context = changes.get("context", given.context)
         if context > given.context or (given.position == "learned" and context != given.context):
@@ -208,7 +218,14 @@ class Train:
         warmup = min(steps - 1, max(1, steps // 20)) if self.warmup is None else self.warmup
         return TrainConfig(steps, warmup=warmup, **{name: getattr(self, name) for name in same})
 
-    def _tokenizer(self, names: list[str], pretrained: "Pretrained | None") -> "Tokenizer":
+    def _kept(self) -> Kept:
+        from lm.train.loop import CHECKPOINTS
+
+        checkpoints = self.out / CHECKPOINTS
+        begun = checkpoints.is_dir() and any(one.name.isdecimal() for one in checkpoints.iterdir())
+        return Kept(self.out / "data", begun=begun)
+
+    def _tokenizer(self, names: dict[str, str], pretrained: "Pretrained | None") -> "Tokenizer":
         """Return the tokenizer; one that is learned is kept in the folder of the run."""
         from lm.data.tokenizer import Tokenizer
         from lm.model.presets import preset
@@ -225,56 +242,34 @@ class Train:
         size = asked.removeprefix("train:")
         if not size.isdecimal():
             raise InputError(f"--tokenizer {asked} has no number of ids; write train:4096")
-        kept, notes = self.out / "data" / "tokenizer.json", {"ids": int(size), "sources": names}
-        about = kept.with_name("tokenizer.about.json")
-        if kept.is_file() and about.is_file() and json.loads(about.read_text(encoding="utf-8")) == notes:
-            return Tokenizer.from_file(kept)
-        tokenizer = Tokenizer.train((record.text for name in names for record in records(name)), int(size))
-        from paper.results import write_text
-
-        write_text(kept, tokenizer.to_json())
-        write_text(about, json.dumps(notes))
-        return tokenizer
+        if folders:
+            raise InputError(
+                f"{folders[0]} holds tokens and no text to learn a tokenizer on; name the tokenizer with --tokenizer"
+            )
+        return self._kept().tokenizer(int(size), names, "train")
 
     def _data(self, wanted: dict[str, Any], tokenizer: "Tokenizer") -> "Data":
         """Return the mixture; token files that are made are kept in the folder of the run."""
+        from lm.data.corpus import read
         from lm.data.mixture import Part
         from lm.train.loop import Data
 
         parts = []
+        names = short_names(list(wanted))
         for number, (name, share) in enumerate(wanted.items()):
             if is_token_folder(name):
-                found, notes = self._read(Path(name), tokenizer)
-                if found is None:
+                found, notes = read(Path(name))
+                if notes.get("tokenizer_sha256") != tokenizer.sha256:
                     raise InputError(
                         f"the tokens in {name} were made by another tokenizer; tokenize the text with this one"
                     )
             else:
-                found, notes = self._kept(name, self.out / "data" / f"part{number}", tokenizer, "train")
-            parts.append(Part(part_name(name), found, share, notes["sha256"]))
+                found, notes = self._kept().tokens(f"part{number}", name, names[name], tokenizer, "train")
+            parts.append(Part(names[name], found, share, notes["sha256"]))
         return Data(tuple(parts), tokenizer.end)
-
-    def _read(self, folder: Path, tokenizer: "Tokenizer") -> "tuple[Corpus | None, dict[str, Any]]":
-        from lm.data import corpus
-
-        found, notes = corpus.read(folder)
-        return (found if notes.get("tokenizer_sha256") == tokenizer.sha256 else None), notes
-
-    def _kept(self, name: str, folder: Path, tokenizer: "Tokenizer", split: str) -> "tuple[Corpus, dict[str, Any]]":
-        """Return the tokens of a source from the folder of the run, made there if they are not."""
-        from lm.data.tokenising import tokenize
-
-        about = {"source": name, "split": split}
-        if (folder / "about.json").is_file():
-            found, notes = self._read(folder, tokenizer)
-            if found is not None and about.items() <= notes.items():
-                return found, notes
-        found = tokenize(records(name, split), tokenizer, folder, about, processes=os.cpu_count() or 1)
-        return found, json.loads((folder / "about.json").read_text(encoding="utf-8"))
 
     def _finish(self, model: "Decoder", tokenizer: "Tokenizer", names: list[str], started: float) -> None:
         """Export the model, score it on the validation splits of the named sources and write the result."""
-        from lm.data.sources import SOURCES
         from lm.evaluation.perplexity import evaluate, join
         from lm.evaluation.scoring import prepare
         from lm.weights import huggingface
@@ -284,14 +279,13 @@ class Train:
         final = self.out / "final"
         huggingface.write(final, model, tokenizer)
         rows = []
-        scored = [name for name in names if name in SOURCES]
+        scored = [source for name in names if (source := named(name))]
         if scored:
             scorer = prepare(model, self.compute)
             evaluations = []
             for name in scored:
-                folder = self.out / "data" / f"validation-{name}"
-                corpus = first(self._kept(name, folder, tokenizer, "validation")[0], None, SCORED)
-                evaluations.append(evaluate(scorer, corpus, tokenizer.end))
+                found, _ = self._kept().tokens(f"validation-{name}", name, name, tokenizer, "validation")
+                evaluations.append(evaluate(scorer, first(found, None, SCORED), tokenizer.end))
             rows = table(join(evaluations))
             print(f"Validation (documents with at least {SCORED:,} tokens of each source):")
             show(rows)
@@ -328,47 +322,23 @@ def shares(sources: Iterable[str]) -> dict[str, Any]:
 
     given: dict[str, Fraction | None] = {}
     for text in sources:
-        name, colon, share = text.rpartition(":")
-        # source:NAME and C:\\x have a colon too, but no number after it.
-        has_share = bool(colon and share and share[0] in "0123456789.")
+        name, _, share = text.rpartition(":")
+        # source:NAME, hub:OWNER/NAME:CONFIGURATION and C:\\x have a colon too, but no number after it.
+        has_share = bool(name and SHARE.fullmatch(share))
         name = name if has_share else text
-        if name in given:
+        if (named(name) or name) in [named(other) or other for other in given]:
             raise InputError(f"the source {name} is named twice; give it once with its share")
         given[name] = exact(share, name) if has_share else None
     if not given:
         raise InputError("there is nothing to train on; name a source with --source")
     open_ones = [name for name, share in given.items() if share is None]
     left = 1 - sum((share for share in given.values() if share is not None), Fraction(0))
-    if (open_ones and left <= 0) or (not open_ones and left != 0):
-        total = float(1 - left)
-        raise InputError(
-            f"the shares of the sources sum to {total:g}; make them 1, or leave one source without a share"
-        )
+    total = f"the shares of the sources sum to {float(1 - left):g}"
+    if open_ones and left <= 0:
+        raise InputError(f"{total}, which leaves nothing for {' and '.join(open_ones)}; lower them, or leave that out")
+    if not open_ones and left != 0:
+        raise InputError(f"{total}; make them 1, or leave one source without a share")
     return {name: left / len(open_ones) if share is None else share for name, share in given.items()}
-
-
-def is_token_folder(name: str) -> bool:
-    """Return whether a source is a folder that `toedit tokenize` made."""
-    return (Path(name) / "tokens.npy").is_file()
-
-
-def part_name(name: str) -> str:
-    """Return a short name of a source for tables."""
-    return Path(name).name.split(".")[0].strip("*") or name
-
-
-def records(name: str, split: str = "train") -> "Iterator[Record]":
-    """Return the documents of a source: of one split of a named one, all of files."""
-    from lm.data.readers import Reading, find, read
-    from lm.data.sources import SOURCES
-
-    if is_token_folder(name):
-        raise InputError(
-            f"{name} holds tokens and no text to learn a tokenizer on; name the tokenizer with --tokenizer"
-        )
-    reading = Reading(domain=part_name(name), split=split if name in SOURCES else None)
-    for given in find([f"source:{name}" if name in SOURCES else name]):
-        yield from read(given, reading)
 
 
 def show_plan(model: "ModelConfig", config: "TrainConfig", data: "Data") -> None:
@@ -390,22 +360,17 @@ def show_plan(model: "ModelConfig", config: "TrainConfig", data: "Data") -> None
     drawn = Table()
     for column in ("source", "share", "tokens", "available", "epochs"):
         drawn.add_column(column, justify="left" if column == "source" else "right")
-    for use in Mixture(data.parts, data.end, model.context, config.seed).use(config.steps * config.batch):
+    uses = Mixture(data.parts, data.end, model.context, config.seed).use(config.steps * config.batch)
+    for use in uses:
         drawn.add_row(use.name, str(use.share), f"{use.tokens:,}", f"{use.available:,}", f"{use.epochs:.3g}")
     console.print(drawn)
-
-
-@contextmanager
-def _one_after_another(first: bool) -> Iterator[None]:
-    """Let process 0 make files before the others read them."""
-    import jax
-    from jax.experimental.multihost_utils import sync_global_devices
-
-    if jax.process_count() > 1 and not first:
-        sync_global_devices("prepared")
-    yield
-    if jax.process_count() > 1 and first:
-        sync_global_devices("prepared")
+    for use in uses:
+        if use.epochs > HARMLESS:
+            print(
+                f"warning: the text of {use.name} is read {use.epochs:.3g} times; beyond {HARMLESS} it teaches less "
+                "and less (Muennighoff et al. 2023): give more of it, or train on fewer tokens or a smaller share",
+                file=sys.stderr,
+            )
 
 
 @contextmanager

@@ -48,14 +48,15 @@ class Verify:
         from lm.editing.prior import prepare_prior
         from lm.editing.settings import settings_of
         from lm.weights.load import load
+        from paper.commands.edit import warn
 
         if self.documents < 1:
             raise InputError(f"--documents is {self.documents}; give at least 1")
         _, about = settings_of(self.edits)
-        tasks = find_tasks(self.inputs, self.edits)
-        pretrained = load(self.prior or about[NAME])
+        tasks = find_tasks(self.inputs, self.edits, warn)
+        pretrained = load(self.prior or about[NAME], compute=about["compute"], inference=True)
         prior = prepare_prior(pretrained, compute=about["compute"], context=about["context"])
-        del pretrained  # the float32 matrices
+        del pretrained  # the matrices before they were made ready
         with Console(stderr=True).status("reading") as status:
             found = verify(tasks, self.edits, prior, documents=self.documents, seed=self.seed, progress=status.update)
         for sentence in found.told:

@@ -112,7 +112,7 @@ def run(
     from lm.weights.load import load
 
     progress(0.0, f"fetching and reading {config['prior']}")
-    prior = prepare_prior(load(config["prior"]))
+    prior = prepare_prior(load(config["prior"], compute="bfloat16", inference=True))
     inputs = _write_inputs(config, folder)
     settings = Settings(dataclasses.replace(PRESETS[config["preset"]], seed=config["seed"]), sample=1.0)
     tasks, out = find_tasks(inputs, folder / "edited"), folder / "edited"

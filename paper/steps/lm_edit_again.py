@@ -77,7 +77,7 @@ def run(
     from lm.weights.load import load
 
     progress(0.0, f"fetching and reading {config['prior']}")
-    prior = prepare_prior(load(config["prior"]))
+    prior = prepare_prior(load(config["prior"], compute="bfloat16", inference=True))
     documents = [
         (one.id, name, text.encode())
         for name in config["sources"]

@@ -56,7 +56,7 @@ def run(
     from lm.weights.load import load
 
     progress(0.0, f"fetching and reading {config['model']}")
-    pretrained = load(config["model"])
+    pretrained = load(config["model"], compute=config["compute"], inference=True)
     scorer, tokenizer = prepare(pretrained.model, config["compute"]), pretrained.tokenizer
     parts = []
     names = config["sources"]
