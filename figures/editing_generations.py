@@ -14,13 +14,17 @@ LINES = {1: "-", 2: "--", 3: "-.", 4: ":"}  # of n-grams
 _COLOURS = (GREY, GREEN, PURPLE, BLUE, ORANGE)
 
 
-def picture(data: Mapping[str, Any]) -> Figure:
+def picture(data: Mapping[str, Any], *, table_15: bool = True) -> Figure:
     """Draw what `lm.editing.generations.iterate` returned.
 
     Left: the selected share in units of the source's; dashed: what the source's candidates predict if contexts did
     not change (bands: two standard errors over documents of the difference from it); squares: the paper's table 15.
     Middle: the fall of each generation (bars of two standard errors) beside the expected loss by redraws, exact given
     the prior: the rest are tokens whose context changed, and chance. Right: n-grams that the source did not have.
+
+    Args:
+        data: the result.
+        table_15: whether to draw the paper's; of other settings than its own it says nothing.
     """
     drawn = figure("double", 2.9)
     left, middle, right = drawn.subplots(1, 3)
@@ -29,10 +33,13 @@ def picture(data: Mapping[str, Any]) -> Figure:
         rows = data["settings"][name]["generations"]
         _share(left, rows, colour, name)
         _drift(right, rows, colour, name)
+    if table_15:
+        paper = np.asarray(TABLE_15)
+        left.plot(range(3), paper / paper[0], "s", color=BLACK, label="paper, table 15")
+        middle.plot(range(2), 100 * (1 - paper[1:] / paper[:-1]), "s", color=BLACK)
     _parts(middle, data, colours)
     for n, line in LINES.items():
         right.plot([], [], line, color=BLACK, label=f"n = {n}")
-    left.plot(range(3), np.asarray(TABLE_15) / TABLE_15[0], "s", color=BLACK, label="paper, table 15")
     left.set(xlabel="generation", ylabel="share above p / its start")
     left.legend(loc="lower left", fontsize=6)
     right.set(xlabel="generation", ylabel="n-grams not in the source (%)", ylim=(0, None))
@@ -74,8 +81,6 @@ def _parts(ax: Axes, data: Mapping[str, Any], colours: Mapping[str, str]) -> Non
         loss = 100 * (1 - expected)
         ax.bar(x, loss, width, color=colour, alpha=0.45, label=f"{name}: expected loss")
         ax.errorbar(x, 100 * (1 - ratio), 200 * error, fmt="o", color=colour, capsize=2, label=f"{name}: measured")
-    paper = np.asarray(TABLE_15)
-    ax.plot(range(2), 100 * (1 - paper[1:] / paper[:-1]), "s", color=BLACK)
     ax.axhline(0, color=VERMILION, linewidth=0.6)
     edits = max(len(entry["generations"]) - 1 for entry in data["settings"].values())
     ax.set_xticks(range(edits), [f"{g} to {g + 1}" for g in range(edits)])

@@ -104,6 +104,28 @@ def test_strict_ends_with_code_2_at_the_first_damaged_line(toedit, corpus, tmp_p
     assert code == 2
     assert "b.jsonl:3: the line is not JSON" in err
     assert err.count("\n") == 1
+    # Nor is it enough that an earlier run has finished the file.
+    assert toedit("edit", corpus, "--out", tmp_path / "out", *FAST)[0] == 0
+    code, _, err = toedit("edit", corpus, "--out", tmp_path / "out", *FAST, "--strict")
+    assert code == 2
+    assert "b.jsonl:3: the line is not JSON" in err
+    assert err.count("\n") == 1
+
+
+def test_a_command_goes_on_though_its_shell_finds_what_it_has_written(toedit, corpus, tmp_path):
+    out, again = tmp_path / "edited", tmp_path / "again"
+    assert toedit("edit", *sorted(tmp_path.glob("*/*.jsonl")), "--out", out, *FAST)[0] == 0
+    code, printed, warned = toedit("edit", *sorted(tmp_path.glob("*/*.jsonl")), "--out", out, *FAST)
+    assert code == 0
+    assert "2 files in" in printed
+    assert f"warning: inputs that lie in the output folder {out} are left out: 3" in warned
+    # Edited again by hand: with numbers of its own.
+    code, _, warned = toedit("edit", *sorted(out.glob("*.jsonl")), "--out", again, *FAST)
+    assert code == 0
+    assert f"are left out: 1, the first is {out / 'b.jsonl.aside.jsonl'}" in warned
+    assert f"warning: {out / 'a.jsonl'} was written by an edit with seed 0, whose draws are used again" in warned
+    code, _, warned = toedit("edit", out / "a.jsonl", "--out", tmp_path / "other", *FAST, "--seed", 1)
+    assert (code, warned) == (0, "")
 
 
 def test_generations_edit_the_edited(toedit, corpus, tmp_path):
@@ -111,6 +133,22 @@ def test_generations_edit_the_edited(toedit, corpus, tmp_path):
     code, printed, _ = toedit("edit", corpus, "--out", out, *FAST, "--generations", 2)
     assert code == 0
     assert "Generation 2 of 2" in printed
+    assert "change of mean log P" in printed
+    compared = json.loads((out / "generations.json").read_text())["result"]
+    assert compared["documents"] == 8
+    # What is followed is what was edited: the same tokens, selected and changed.
+    rows = compared["settings"]["edit"]["generations"]
+    for row, g in zip(rows, (1, 2), strict=False):
+        total = json.loads((out / f"generation-{g}" / "stats.json").read_text())["total"]
+        assert [row["tokens"], row["selected"], row["edit"]["counts"]["changed"]] == [
+            total["tokens"], total["selected"], total["changed"]
+        ]  # fmt: skip
+    assert rows[2]["drift"]["edit_distance"]["value"] > rows[1]["drift"]["edit_distance"]["value"] > 0
+    picture = (out / "generations.png").read_bytes()
+    (out / "generations.png").unlink()
+    assert toedit("edit", corpus, "--out", out, *FAST, "--generations", 2)[0] == 0
+    assert not (out / "generations.png").exists(), "it was followed again"
+    assert picture.startswith(b"\x89PNG")
     seeds = [json.loads((out / f"generation-{g}" / "run.json").read_text())["settings"]["edit"]["seed"] for g in (1, 2)]
     assert seeds[0] == 0 != seeds[1]
     # The second generation's table is of the first one's text.
@@ -128,6 +166,7 @@ def test_generations_of_a_named_source_read_what_was_written(toedit, tmp_path):
     assert (code, err) == (0, "")
     runs = [json.loads((out / f"generation-{g}" / "run.json").read_text()) for g in (1, 2)]
     assert [run["settings"]["split"] for run in runs] == ["validation", None]
+    assert not (out / "generations.json").exists()
     stats = [json.loads((out / f"generation-{g}" / "stats.json").read_text())["total"] for g in (1, 2)]
     assert stats[0]["documents"] == stats[1]["documents"] > 0
     assert toedit("verify", out / "generation-1", "--edits", out / "generation-2", "--documents", 1)[0] == 0

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from lm.data.corpus import from_tokens
 from lm.data.tokenising import from_documents
 from lm.editing.config import EditConfig
 from lm.editing.corpus import confident_positions, propose, quantile_threshold, random_positions, redraw
+from lm.editing.decide import DRAW
 from lm.editing.prior import prepare_prior
 from lm.errors import InputError
 from lm.generation.sampling import document_words, uniforms
+from lm.generation.unconditional import generate_tokens
 from lm.weights.load import load
 
 TEXT = (
@@ -80,8 +83,21 @@ def test_what_is_selected_is_ignored_and_the_draw_is_that_of_its_key(prior, corp
     assert (greedy[proposal.editable] != corpus.tokens[proposal.editable]).all()
     # The number behind a draw: it is not repeated between documents or positions.
     words = np.repeat(document_words(["document 0", "document 1"]), 5, axis=0)
-    drawn = np.asarray(uniforms(np.int32(0), words, np.tile(np.arange(5, dtype=np.int32), 2)))
+    drawn = np.asarray(uniforms(np.int32(0), words, np.tile(np.arange(5, dtype=np.int32), 2), DRAW))
     assert len(set(drawn.tolist())) == 10
+
+
+def test_the_seed_of_the_generation_is_as_good_as_another(prior):
+    """Text that a model wrote is edited under the ids of its generation: no number may serve both."""
+    model, end = load("tiny").model, prior.tokenizer.end
+    written = from_tokens(generate_tokens(model, end, 3000, "written", seed=0), "written", prior.tokenizer)
+    changes, errors = [], []
+    for seed in (0, 1):
+        found = propose(prior, written, EditConfig(candidates="all", temperature=1.0, seed=seed))
+        changed = (found.draw != written.tokens)[found.editable]
+        changes.append(changed.sum())
+        errors.append(changed.var() * len(changed))  # at least the variance of the count: positions draw independently
+    assert changes[0] == pytest.approx(changes[1], abs=4 * sum(errors) ** 0.5)
 
 
 def test_quantile_threshold_selects_the_share(corpus, proposal):

@@ -7,7 +7,7 @@ import pytest
 
 from lm.data.tokenizer import BYTE_OF, Tokenizer
 from lm.editing import documents
-from lm.editing.documents import DocumentEncoder, Vocabulary, drawable
+from lm.editing.documents import DocumentEncoder, Vocabulary, drawable, inside
 from lm.weights.load import load
 
 SPELT = "<|endoftext|> and <|im_start|>user"
@@ -169,6 +169,17 @@ def test_only_whole_characters_are_drawn(tokenizer):
         content = tokenizer.decode([number])
         assert can[number] == (bool(content) and content.decode(errors="ignore").encode() == content)
     assert 128 <= can.sum() < tokenizer.size - 100  # of the 256 bytes, half are no characters
+
+
+def test_what_may_stand_inside_a_unit(tokenizer):
+    masks = {unit: inside(tokenizer, tokenizer.size + 5, unit) for unit in ("file", "line", "paragraph")}
+    assert all(mask.shape == (tokenizer.size + 5,) and not mask[tokenizer.size :].any() for mask in masks.values())
+    for number in range(tokenizer.size):
+        content = tokenizer.decode([number])
+        found = tuple(bool(masks[unit][number]) for unit in ("file", "line", "paragraph"))
+        filled, breaks = bool(content.strip()), {b"\n", b"\r"} & {bytes([byte]) for byte in content}
+        assert found == (True, not breaks, filled and b"\n" not in breaks)
+    assert masks["line"].sum() > masks["paragraph"].sum() > tokenizer.size - 100
 
 
 def test_bytes_of_tokens(tokenizer, rng):

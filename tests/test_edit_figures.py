@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from offsets import encode_with_offsets
 
 from figures import editing, editing_generations
 from lm.data.tokenizer import Tokenizer
@@ -29,7 +30,7 @@ def _drawn(figure):
 
 def test_statistics_are_drawn_whatever_the_text_spells():
     tokenizer = Tokenizer.train([TEXT], 270)
-    ids, spans = tokenizer.encode_with_offsets(TEXT)
+    ids, spans = encode_with_offsets(tokenizer, TEXT)
     M = len(ids)
     tokens, number = np.asarray(ids, np.int32), np.linspace(0.01, 0.999, M, dtype=np.float32)
     document = TokenizedDocument("key", tokens, spans, np.arange(M) > 0, TEXT.encode())

@@ -4,6 +4,7 @@ import html.parser
 
 import numpy as np
 import pytest
+from offsets import encode_with_offsets
 
 from lm.data.tokenizer import Tokenizer
 from lm.editing.config import PRESETS
@@ -39,7 +40,7 @@ class _Reader(html.parser.HTMLParser):
 @pytest.fixture(scope="module")
 def content():
     tokenizer = Tokenizer.train([TEXT * 3, "<i>"], 257)
-    ids, spans = tokenizer.encode_with_offsets(TEXT)
+    ids, spans = encode_with_offsets(tokenizer, TEXT)
     M = len(ids)
     document = TokenizedDocument("key", np.asarray(ids, np.int32), spans, np.arange(M) > 0, TEXT.encode())
     token = document.tokens.copy()

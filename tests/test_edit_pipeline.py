@@ -1,14 +1,17 @@
 """The steps for datatrove, run by its local executor: the same bytes as `toedit edit`, and documents in their order."""
 
+import inspect
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import warnings
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from edit_worker import CONTEXT, EDIT
 
 from lm.editing.inputs import find_tasks
@@ -21,6 +24,7 @@ from lm.weights.load import load
 pytest.importorskip("datatrove", reason="the extra `datatrove` is not installed")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the package's own imports
+    from datatrove.data import Document  # pyright: ignore[reportMissingImports]
     from datatrove.executor import LocalPipelineExecutor  # pyright: ignore[reportMissingImports]
     from datatrove.pipeline.readers import ParquetReader  # pyright: ignore[reportMissingImports]
     from datatrove.pipeline.writers import ParquetWriter  # pyright: ignore[reportMissingImports]
@@ -82,6 +86,41 @@ def test_documents_are_edited_between_a_reader_and_a_writer(corpus, edited, tmp_
     total = json.loads((edited / "stats.json").read_text())["total"]
     for name in ("tokens", "selected", "changed"):
         assert sum(one["metadata"]["toedit"][name] for one in found) == total[name]
+
+
+@pytest.mark.parametrize("step", [EditFiles, EditDocuments])
+def test_the_example_of_the_docstring_runs(corpus, tmp_path, step):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    lines = (corpus / "a.jsonl").read_bytes()
+    if step is EditFiles:
+        (folder / "a.jsonl.zst").write_bytes(zstandard.compress(lines))
+    else:
+        pq.write_table(pa.Table.from_pylist([json.loads(line) for line in lines.splitlines()]), folder / "a.parquet")
+    _, _, example = inspect.cleandoc(step.__doc__ or "").partition("Example")
+    _, _, code = example.partition(":\n\n")
+    # In a process of its own, because datatrove keeps what a relative folder was first.
+    subprocess.run([sys.executable, "-c", inspect.cleandoc("\n" + code)], check=True, cwd=tmp_path)
+    assert len(list((tmp_path / "logs" / "completions").iterdir())) == 4
+    if step is EditFiles:
+        assert (tmp_path / "edited" / "a.jsonl.zst.done").exists()
+        assert json.loads((tmp_path / "edited" / "stats.json").read_text())["total"]["documents"] == 6
+    else:
+        (path,) = (tmp_path / "edited").iterdir()
+        rows = pq.read_table(path).to_pylist()
+        assert [row["id"] for row in rows] == [f"a{n}" for n in range(6)]
+        assert all(row["metadata"]["toedit"]["tokens"] > 0 for row in rows)
+
+
+def test_documents_are_keyed_as_by_the_command():
+    given, keys = [7, b"\xff", "\ud800", "x", "", 1.5], ["7", "\\xff", "\\ud800", "x"]
+    texts = {}
+    for way, ids in (("id", given), ("id", keys), ("text", given[4:])):
+        documents = [Document(text=CODE * 4, id=one) for one in ids]
+        edited = EditDocuments("tiny", EDIT, context=CONTEXT, key=way).run(documents)
+        texts[way, len(ids)] = [one.text for one in edited]
+    assert texts["id", 6] == texts["id", 4] + texts["text", 2]
+    assert len(set(texts["id", 6])) == 5
 
 
 def test_another_key_is_refused():

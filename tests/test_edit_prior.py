@@ -16,6 +16,7 @@ from flax import nnx
 
 from lm.data.tokenizer import Tokenizer
 from lm.editing.config import PRESETS, EditConfig
+from lm.editing.decide import DRAW
 from lm.editing.documents import DocumentEncoder, TokenizedDocument
 from lm.editing.layout import blocks, row_lengths, spans
 from lm.editing.prior import decisions, prepare_prior, probabilities
@@ -92,7 +93,7 @@ def test_decisions_are_those_of_algorithm_1_written_plainly(pretrained, document
         wanted = (np.exp(log_p) >= config.threshold) & one.editable
         np.testing.assert_array_equal(made.selected, wanted)
         words = np.repeat(document_words([one.key]), len(one.tokens), axis=0)
-        uniform = np.asarray(uniforms(jnp.int32(5), words, np.arange(len(one.tokens), dtype=np.int32)))
+        uniform = np.asarray(uniforms(jnp.int32(5), words, np.arange(len(one.tokens), dtype=np.int32), DRAW))
         for place in np.flatnonzero(wanted):
             candidates = np.argsort(np.where(allowed, -log[place], np.inf), kind="stable")[:3].tolist()
             if one.tokens[place] not in candidates:

@@ -76,9 +76,12 @@ def test_long_lines_pass_and_long_files_are_refused(tmp_path, monkeypatch):
         with pytest.raises(InputError, match="too long for one document"):
             _all(path)
     path = tmp_path / "a.jsonl"
-    path.write_bytes(b'{"text":""}\n' + b"{}\n" * 2)
-    numbers = [(type(one), one.number) for one in _all(path)]
-    assert numbers == [(Aside, 1), (Aside, 2), (Aside, 3)]
+    content = b'{"text":""}\n' + b"{}\n" * 2
+    path.write_bytes(content)
+    found = _all(path)
+    assert [(type(one), one.number) for one in found] == [(Aside, 1), (Item, 1), (Item, 1), (Aside, 2), (Aside, 3)]
+    assert b"".join(one.raw for one in found) == content
+    assert found[0] == Aside(1, module.STAYS, b"")
 
 
 LINES = [
@@ -92,12 +95,15 @@ LINES = [
     ('{"text": "caf\u00e9"}\n'.encode(), "caf\u00e9".encode()),
     (b'{"id": "\\ud800", "text": "key"}\n', ("\\ud800", b"key")),
     (b'{"text": 1}\n', "no text"),
-    (b'{"text": null}\n', "missing"),
+    (b'{"text": null}\n', None),
+    (b'{"id": 8, "n": ' + b"1" * 5000 + b', "text": "long"}\n', ("8", b"long")),
+    (b'{"text": ' + b"1" * 5000 + b"}\n", "no text"),
+    (b'{"n": ' + b"1" * 5000 + b', "text": "x"\n', "not JSON"),
     (b'{"other": "x"}\n', "missing"),
     (b'{"text": "x"\n', "not JSON"),
     (b'["text"]\n', "no JSON object"),
     (b'{"text": "\xff"}\n', "not UTF-8"),
-    (b'{"text": "\\ud800"}\n', "not UTF-8"),
+    (b'{"text": "\\ud800"}\n', "half a surrogate pair, which is not UTF-8"),
     (b'{"text": "tab\tin it"}\n', "not JSON"),
     (b"\x00\n", "not JSON"),
     (b"[" * 100_000 + b"\n", "not JSON"),
@@ -176,6 +182,30 @@ def test_damaged_compression_and_splits_are_refused(tmp_path):
         _all(path)
     with pytest.raises(InputError, match="edited whole, not by split"):
         _all(path, split="train")
+
+
+def test_zeros_behind_a_gzip_file_are_no_damage(tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    whole = gzip.compress(b'{"text": "x"}\n')
+    path.write_bytes(whole + whole + bytes(512))
+    assert b"".join(one.raw for one in _all(path)) == b'{"text": "x"}\n' * 2
+    for damaged in (whole + b"rest", whole[:-5], whole[:10] + b"\xff" + whole[11:]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"a\.jsonl\.gz cannot be read \(.*; mend or replace the file"):
+            _all(path)
+
+
+def test_wide_windows_of_zstd_are_told_with_a_remedy(tmp_path):
+    path = tmp_path / "a.jsonl.zst"
+    for log, fits in ((27, True), (28, False)):
+        wide = zstandard.ZstdCompressionParameters.from_level(3, window_log=log)
+        stream = zstandard.ZstdCompressor(compression_params=wide).compressobj()
+        path.write_bytes(stream.compress(b'{"text": "x"}\n') + stream.flush())
+        if fits:
+            assert len(_all(path)) == 1
+            continue
+        with pytest.raises(InputError, match=r"by zstd --long.*; write it again without \(zstd -d --long=31 -c a"):
+            _all(path)
 
 
 def test_progress_is_the_file(tmp_path):

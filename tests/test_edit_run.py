@@ -13,7 +13,8 @@ import pytest
 import zstandard
 from edit_worker import CONTEXT, EDIT
 
-from lm.editing import folder
+from lm.editing import columns, folder
+from lm.editing import records as reading
 from lm.editing.check import verify
 from lm.editing.config import EditConfig
 from lm.editing.documents import DocumentEncoder
@@ -22,7 +23,7 @@ from lm.editing.inputs import find_tasks, shard_of
 from lm.editing.prior import prepare_prior
 from lm.editing.rebuild import apply_file, undo
 from lm.editing.run import run
-from lm.editing.settings import Settings
+from lm.editing.settings import Settings, settings_of
 from lm.errors import InputError
 from lm.weights.load import load
 
@@ -130,6 +131,23 @@ def test_damaged_records_are_set_aside_with_line_reason_and_bytes(corpus, edited
 def test_strict_refuses_the_first_damaged_record(corpus, tmp_path, prior):
     with pytest.raises(InputError, match=r"a\.jsonl:8: "):
         edit(corpus, tmp_path / "out", prior, strict=True)
+
+
+def test_a_file_of_records_without_the_field_is_refused_wherever_it_stands(tmp_path, prior):
+    corpus = tmp_path / "in"
+    corpus.mkdir()
+    (corpus / "a.jsonl").write_text("\n")
+    (corpus / "b.jsonl").write_text('{"content": "x"}\n' * 5)
+    for shard in ((0, 1), (1, 2)):  # no folder is made that would hold the wrong field
+        with pytest.raises(InputError, match=r"b\.jsonl have no field 'text'; they have content"):
+            edit(corpus, tmp_path / "out", prior, shard=shard)
+    assert not (tmp_path / "out").exists()
+    (corpus / "a.jsonl").write_text(json.dumps({"text": CODE}) + "\n")
+    for shard, out in (((0, 1), tmp_path / "whole"), ((1, 2), tmp_path / "shard")):
+        with pytest.raises(InputError, match=r"b\.jsonl have no field"):
+            edit(corpus, out, prior, shard=shard)
+    assert (tmp_path / "whole" / "a.jsonl.done").exists()
+    assert not (tmp_path / "whole" / "b.jsonl").exists()
 
 
 class StoppedError(Exception):
@@ -247,6 +265,30 @@ def test_other_settings_in_the_same_folder_are_refused(corpus, edited, prior, ot
         edit(corpus, edited[0], prior, other)
 
 
+def test_a_folder_of_an_older_form_is_to_be_made_anew(corpus, edited, prior):
+    path = edited[0] / folder.RUN
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    with pytest.raises(InputError, match=r"format 1 there and 2 here\); choose another --out to edit anew"):
+        edit(corpus, edited[0], prior)
+
+
+def test_another_device_goes_on_with_a_warning(corpus, edited, prior):
+    out, outcome = edited
+    before, said = files(out), []
+    path = out / folder.RUN
+    path.write_bytes(folder.as_json({**json.loads(path.read_text()), folder.DEVICE: "TPU v9"}))
+    assert edit(corpus, out, prior, warn=said.append) == outcome
+    assert not said  # all was finished: nothing is mixed
+    (out / "e.txt.done").unlink()
+    edit(corpus, out, prior, warn=said.append)
+    (sentence,) = said
+    assert "was begun on TPU v9 and is continued on cpu" in sentence
+    totals = json.loads((out / "stats.json").read_text())
+    assert totals["run"][folder.DEVICE] == "TPU v9"
+    unlike = {name for name, content in files(out).items() if content != before[name]}
+    assert unlike <= {"run.json", "stats.json", "edits.html"}  # the files that tell of the run
+
+
 def test_a_changed_input_is_refused_finished_or_not(corpus, edited, tmp_path, prior):
     path, out = corpus / "a.jsonl", tmp_path / "half"
     steps = iter([None] * 5)
@@ -316,8 +358,25 @@ def test_edits_apply_and_undo(corpus, edited, tmp_path):
     assert set(files(again)) == set(files(back)) == {task.relative for task in tasks}
     line = (corpus / "a.jsonl").read_bytes().splitlines(keepends=True)[0]
     (corpus / "a.jsonl").write_bytes(line)
-    with pytest.raises(InputError, match="record"):
+    note = json.loads((out / "a.jsonl.stats.json").read_text()) | {"input": folder.input_of(tasks[0])}
+    (out / "a.jsonl.stats.json").write_text(json.dumps(note))
+    with pytest.raises(InputError, match="ends before record"):
         apply_file(tasks[0], out, again)
+
+
+def test_a_changed_original_or_table_is_not_applied(corpus, edited, tmp_path):
+    out, (task, *_) = edited[0], find_tasks([str(corpus)], tmp_path / "made")
+    table = pq.read_table(out / "a.jsonl.edits.parquet")
+    pq.write_table(table.slice(0, table.num_rows - 1), out / "a.jsonl.edits.parquet")
+    for make in (apply_file, undo):
+        with pytest.raises(InputError, match=f"has {table.num_rows - 1} edits and not the {table.num_rows} of"):
+            make(task, out, tmp_path / "made")
+    pq.write_table(table, out / "a.jsonl.edits.parquet")
+    apply_file(task, out, tmp_path / "made")
+    with (corpus / "a.jsonl").open("ab") as file:
+        file.write(b'{"text": "more"}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl is not the file that was edited into"):
+        apply_file(task, out, tmp_path / "made")
 
 
 def test_verify_finds_what_was_changed(corpus, edited, prior):
@@ -389,7 +448,7 @@ def test_inputs_keep_their_layout_and_never_meet(tmp_path):
     ]
     for inputs, said in (
         (("a/x.jsonl", "b/x.jsonl"), "would both be written"),
-        (("b/x.jsonl", "b/x.jsonl.edits.parquet"), "would both be written"),
+        (("b/x.jsonl.edits.parquet",), r"nothing to edit but .*b/x\.jsonl\.edits\.parquet, which stands beside"),
         (("nothing",), "there is no file"),
         (("x" * 300 + ".txt",), r"x\.txt cannot be read"),
     ):
@@ -404,3 +463,169 @@ def test_inputs_keep_their_layout_and_never_meet(tmp_path):
     assert [shard_of(tasks, index, 2) for index in (0, 1)] == [tasks[:1], tasks[1:]]
     with pytest.raises(InputError, match="no shard 2 of 2"):
         shard_of(tasks, 2, 2)
+
+
+@pytest.mark.parametrize(("plain", "largest"), [(True, 64 << 20), (False, 2000)])
+def test_verify_compares_rows_whose_batches_end_elsewhere(tmp_path, prior, monkeypatch, plain, largest):
+    """Arrow ends a batch of dictionaries where a page of theirs, or the row group, ends."""
+    monkeypatch.setattr(columns, "LARGEST_GROUP", largest)
+    monkeypatch.setattr(columns, "ROWS", 20)
+    path, out = tmp_path / "in" / "a.parquet", tmp_path / "out"
+    path.parent.mkdir()
+    kinds = pa.array([f"kind {n % 3}" for n in range(100)]).dictionary_encode()
+    nested = [{"x": [n, None], "y": float("nan") if n % 2 else None} if n % 5 else None for n in range(100)]
+    table = pa.table({"text": [CODE] * 100, "kind": kinds, "nested": nested})
+    pq.write_table(table, path, row_group_size=7 if plain else None, use_dictionary=not plain)
+    assert edit(path.parent, out, prior).summary["total"]["changed"]
+    if plain:
+        pq.write_table(pq.read_table(out / "a.parquet"), out / "a.parquet", row_group_size=13)
+    ends = [[len(batch) for batch in pq.ParquetFile(one).iter_batches(4096)] for one in (path, out / "a.parquet")]
+    assert ends[0] != ends[1]
+    tasks = find_tasks([str(path.parent)], out)
+    assert verify(tasks, out, prior, documents=5).differences == 0
+    place, found = table.schema.get_field_index("nested"), pq.read_table(out / "a.parquet")
+    other = pa.array([*nested[:-1], {"x": [99, 1], "y": float("nan")}], table.schema.field("nested").type)
+    pq.write_table(found.set_column(place, table.schema.field("nested"), other), out / "a.parquet")
+    assert verify(tasks, out, prior, documents=5).differences == 1
+
+
+def _replace(path, column, values):
+    table = pq.read_table(path)
+    place, field = table.schema.get_field_index(column), table.schema.field(column)
+    pq.write_table(table.set_column(place, field, pa.array(values(table[column].to_numpy()), field.type)), path)
+
+
+def test_verify_compares_probabilities(corpus, edited, prior):
+    out, _ = edited
+    tasks = [task for task in find_tasks([str(corpus)], out) if task.relative == "b.jsonl.gz"]
+    path = out / "b.jsonl.gz.edits.parquet"
+    whole, documents = path.read_bytes(), len(pq.read_table(path)["record"].unique())
+    # What another machine may give is no difference.
+    _replace(path, "p_old", lambda p: np.minimum(1, p * 1.3))
+    _replace(path, "p_new", lambda p: p * 0.7)
+    assert verify(tasks, out, prior).differences == 0
+    # One difference more than the documents: no edit is to be made at such a probability.
+    for column, values, expected in (
+        ("p_new", lambda p: p * 0.1, documents),
+        ("p_new", lambda p: p * np.nan, documents),
+        ("p_old", lambda p: p * 0.1, documents + 1),
+        ("p_old", lambda p: p * np.nan, documents + 1),
+        ("p_old", lambda p: np.where(np.arange(len(p)) == 2, np.float32(0.49999), p), 1),
+    ):
+        path.write_bytes(whole)
+        _replace(path, column, values)
+        found = verify(tasks, out, prior)
+        assert found.differences == expected, (column, found.told)
+    assert found.told == [
+        f"{corpus / 'b.jsonl.gz'}: by their probabilities, 1 of its edits are not to be made by the settings"
+    ]
+    pq.write_table(pq.read_table(path).drop_columns(["p_new"]), path)
+    with pytest.raises(InputError, match=r"^[^\n]*b\.jsonl\.gz\.edits\.parquet is no table of edits[^\n]*$"):
+        verify(tasks, out, prior)
+
+
+def test_lines_that_are_too_long_stay_and_can_be_verified(tmp_path, prior, monkeypatch):
+    monkeypatch.setattr(reading, "LONGEST_LINE", 2000)
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    line = json.dumps({"text": CODE}).encode() + b"\n"
+    long = b'{"text": "' + b"of the " * 1000 + b'"}\n'
+    (folder / "a.jsonl").write_bytes(line + long + b"damaged\n" + line + long + line)
+    outcome = edit(folder, out, prior)
+    assert outcome.asides == 3
+    assert outcome.summary["total"]["changed"] > 0
+    assert (out / "a.jsonl").read_bytes().count(long) == 2
+    asides = [json.loads(one) for one in (out / "a.jsonl.aside.jsonl").read_text().splitlines()]
+    assert [(one["line"], one["text"]) for one in asides] == [(2, ""), (3, "damaged\n"), (5, "")]
+    assert "stays as it is" in asides[0]["reason"]
+    (task,) = find_tasks([str(folder)], out)
+    assert verify([task], out, prior).differences == 0
+    apply_file(task, out, tmp_path / "again")
+    assert (tmp_path / "again" / "a.jsonl").read_bytes() == (out / "a.jsonl").read_bytes()
+    undo(find_tasks([str(out)], tmp_path / "back")[0], out, tmp_path / "back")
+    assert (tmp_path / "back" / "a.jsonl").read_bytes() == (folder / "a.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("unit", ["line", "paragraph"])
+def test_no_unit_becomes_two(tmp_path, prior, unit):
+    """Not even where every token is drawn anew, from all."""
+    path, out = tmp_path / "in" / "a.txt", tmp_path / "out"
+    path.parent.mkdir()
+    lines = [line for line in CODE.splitlines() if line.strip()]
+    content = "".join(f"{line}\n{'' if n % 3 else chr(10)}" for n, line in enumerate(lines * 20))
+    path.write_text("\n" + content + "a\rb c\rd\r\n" * 9, encoding="utf-8")
+    every = EditConfig(threshold=0.0, candidates="all", temperature=2.0, keep_original=False)
+    settings = Settings(every, unit=unit)
+    assert edit(path.parent, out, prior, settings).summary["total"]["changed"] > 500
+    reader = reading.Reading(unit=unit)
+    before, after = (list(reading.records(reading.Input(str(one)), reader)) for one in (path, out / "a.txt"))
+    numbers = [[one.number for one in found if isinstance(one, reading.Item) and one.text] for found in (before, after)]
+    assert len(numbers[0]) == len(numbers[1])
+    assert unit == "paragraph" or numbers[0] == numbers[1]  # a paragraph may have lost a line break
+    ends = [(out / "a.txt").read_bytes().count(one) for one in (b"\r", b"\n\n")]
+    assert ends == [path.read_bytes().count(one) for one in (b"\r", b"\n\n")]
+    assert verify(find_tasks([str(path.parent)], out), out, prior).differences == 0
+
+
+def test_units_are_no_part_of_the_edit_that_is_kept():
+    settings = Settings(EditConfig(), unit="line")
+    assert settings.edit.unit == "line"
+    assert "unit" not in settings.to_json()["edit"]
+    with pytest.raises(InputError, match="no unit 'page'; choose one of file, paragraph, line"):
+        Settings(EditConfig(), unit="page")  # pyright: ignore[reportArgumentType] (from a file)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(folder.NAME, None), ("context", "32"), ("compute", ["x"]), ("settings", [])]
+)
+def test_settings_of_another_form_are_refused(edited, name, value):
+    path = edited[0] / folder.RUN
+    found = folder.read_json(path)
+    assert settings_of(edited[0])[1] == found
+    path.write_text(json.dumps({key: one for key, one in found.items() if key != name}))
+    with pytest.raises(InputError, match="not of this version's form; edit the files again"):
+        settings_of(edited[0])
+    path.write_text(json.dumps({**found, name: value}))
+    with pytest.raises(InputError, match="not of this version's form; edit the files again"):
+        settings_of(edited[0])
+
+
+def test_what_an_edit_wrote_is_left_out_of_what_a_shell_expands(tmp_path):
+    for name in ("in/x.jsonl", "ed/x.jsonl", "ed/x.jsonl.aside.jsonl", "ed/deep/y.jsonl", "ed/y.txt.aside.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    names, said = sorted(map(str, tmp_path.rglob("*.jsonl"))), []
+    with pytest.raises(InputError, match=r"ed/deep/y\.jsonl lies in the output folder"):
+        find_tasks(names, tmp_path / "ed", said.append)
+    (tmp_path / "ed" / folder.RUN).write_text("{}")
+    (task,) = find_tasks(names, tmp_path / "ed", said.append)
+    assert task.name == str(tmp_path / "in" / "x.jsonl")
+    (sentence,) = said
+    assert f"lie in the output folder {tmp_path / 'ed'} are left out: 4" in sentence
+    with pytest.raises(InputError, match="lies in the output folder"):
+        find_tasks([str(tmp_path / "ed" / "x.jsonl")], tmp_path / "ed")
+    said.clear()
+    ed = sorted(map(str, (tmp_path / "ed").glob("*.jsonl")))
+    # What stands beside nothing may be the user's own.
+    assert [task.relative for task in find_tasks(ed, tmp_path / "ed2", said.append)] == ["x.jsonl", "y.txt.aside.jsonl"]
+    (sentence,) = said
+    assert sentence.endswith("left out: 1, the first is " + ed[1])
+
+
+def test_links_are_files_of_their_own_with_the_domain_of_their_place(tmp_path, prior):
+    snap, blobs, out = tmp_path / "snap", tmp_path / "blobs", tmp_path / "out"
+    for place in (snap / "en", snap / "de", blobs):
+        place.mkdir(parents=True)
+    (blobs / "0123").write_text(json.dumps({"text": CODE}) + "\n")
+    for name in ("en/a.jsonl", "en/b.jsonl", "de/a.jsonl"):
+        (snap / name).symlink_to("../../blobs/0123")
+    tasks = find_tasks([str(snap), str(snap / "en" / "a.jsonl"), str(snap / "de" / ".." / "en" / "b.jsonl")], out)
+    assert [(task.relative, task.domain) for task in tasks] == [
+        ("de/a.jsonl", "de"), ("en/a.jsonl", "en"), ("en/b.jsonl", "en"),
+    ]  # fmt: skip
+    assert run(tasks, out, prior, SETTINGS).summary["domains"].keys() == {"de", "en"}
+    assert len({(out / task.relative).read_bytes() for task in tasks}) == 1
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.jsonl").symlink_to(out / "en" / "a.jsonl")
+    with pytest.raises(InputError, match="lies in the output folder"):
+        find_tasks([str(tmp_path / "elsewhere" / "a.jsonl")], out)

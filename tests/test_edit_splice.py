@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -175,6 +175,7 @@ def _lines(rng):
         '{"te\\u0078t": %s, "\u00e9": "\U0001f600"}',
         '{"a": NaN, "text": %s, "b": {"c": []}, "d": {}}',
     ]
+    yield b'{"n": ' + b"12" * 2500 + b', "text": "numbers of any length are copied"}'
     damaged = [b'{"text": 1}', b'{"text": "\xff"}', b"{", b"", b"\x00", b'{"text": "\\udc00"}', b" \r"]
     for text in TEXTS:
         for spelling in _spellings(text, rng):
@@ -201,8 +202,9 @@ def test_json(tmp_path, rng, ending, share, deleted):
         if one.text is None:
             assert line == one.raw.rstrip(b"\n")
             continue
-        before, after = (json.loads(raw.removeprefix(BOM), object_pairs_hook=list) for raw in (one.raw, line))
-        row = json.loads(line.removeprefix(BOM))
+        raws = [raw.removeprefix(BOM) for raw in (one.raw, line)]
+        before, after = (json.loads(raw, object_pairs_hook=list, parse_int=str) for raw in raws)
+        row = json.loads(raws[1], parse_int=str)
         assert row["text"].encode() == run.texts[one.number]
         # All fields, also the unread ones of a name that comes again, in their order, and the kind of the characters.
         text = max(place for place, (name, _) in enumerate(before) if name == "text")
@@ -311,6 +313,47 @@ def test_large_row_groups_of_parquet_become_several(tmp_path, rng, monkeypatch):
     assert [text.encode() for text in pq.read_table(run.output)["text"].to_pylist()] == list(run.texts.values())
 
 
+def _about(path):
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    coded = [group.column(place).has_dictionary_page for place in range(group.num_columns)]
+    return coded, [one.column_index for one in group.sorting_columns]
+
+
+def test_dictionaries_and_sorting_of_parquet_stay(tmp_path, rng):
+    given, number = tmp_path / "a.parquet", 40
+    words = [f"words of row {n}" for n in range(number)]
+    table = pa.table({"n": range(number), "text": words, "nested": [{"text": word} for word in words], "z": words})
+    named = [pq.SortingColumn(place) for place in (2, 0, 1, 3)]
+    for coded in (["text"], ["n", "nested.text"], False, True):
+        options: dict[str, Any] = {"use_dictionary": coded, "sorting_columns": named}
+        pq.write_table(table, given, row_group_size=15, **options)
+        run = _edit(given, tmp_path, Reading(), rng)
+        # What comes after the text no longer sorts the rows.
+        assert _about(run.output) == (_about(given)[0], [2, 0])
+    with pq.ParquetWriter(given, table.schema) as writer:
+        writer.write_table(table)
+    assert _about(_edit(given, tmp_path, Reading(), rng).output) == (_about(given)[0], [])
+
+
+def test_lines_that_are_too_long_come_back(tmp_path, rng, monkeypatch):
+    from lm.editing import records as module
+
+    monkeypatch.setattr(module, "LONGEST_LINE", 100)
+    given, line = tmp_path / "a.jsonl", b'{"text": "some words of a line to be edited"}\n'
+    for end in (b"\n", b""):
+        given.write_bytes(line + b"damaged\n" + b'{"text": "' + b"x" * 300 + b'"}\n' + line * 3 + b"y" * 200 + end)
+        run = _edit(given, tmp_path, Reading(), rng, 0.9, 0.1)
+        assert [one.number for one in run.asides] == [2, 3, 7]
+        assert list(run.texts) == [1, 4, 5, 6]
+        assert b"x" * 300 in _content(run.output)
+        assert _content(run.output).endswith(b"y" * 200 + end)
+        undo_file(run.output, read_edits(run.table), run.asides, tmp_path / "back")
+        assert (tmp_path / "back").read_bytes() == given.read_bytes()
+        stretches = records(Input(str(given)), Reading())
+        raws = (raw for _, raw in applied("f", stretches, read_edits(run.table)))
+        assert b"".join(raws) == _content(run.output)
+
+
 def test_no_rows_and_no_bytes(tmp_path, rng):
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
     run = _edit(tmp_path / "a.parquet", tmp_path, Reading(), rng)
@@ -372,6 +415,11 @@ def test_tokens_that_are_not_editable_are_never_changed(rng):
         edit("f", [item], [document], [made._replace(token=token)], ENCODER.vocabulary)
 
 
+def _with_at(table, values):
+    place = table.schema.get_field_index("at")
+    return table.set_column(place, table.schema.field("at"), pa.array(values, pa.int64()))
+
+
 def test_other_files_are_refused(tmp_path, rng):
     given = tmp_path / "a.txt"
     given.write_bytes(b"some words of a line\nand of the next, and more\nlast\n")
@@ -390,6 +438,18 @@ def test_other_files_are_refused(tmp_path, rng):
         apply(b"other bytes than these were", edits[0])
     with pytest.raises(InputError, match="record 1 is not what was given by the edits"):
         undo(b"other bytes than these were", edits[0])
+    table = pq.read_table(run.table)
+    for damaged, said in (
+        (table.take([*range(table.num_rows)][::-1]), "in a wrong order; restore"),
+        (table.take([0, 0]), "record 1 in a wrong order"),
+        (_with_at(table, [-5] * table.num_rows), "record 1 in a wrong order"),
+        (_with_at(table, [None] * table.num_rows), "lacks values; restore"),
+        (pa.concat_tables([table, table.slice(0, 1)]), "record 1 in a wrong order"),
+        (table.drop_columns(["p_new"]), "no table of edits"),
+    ):
+        pq.write_table(damaged, run.table)
+        with pytest.raises(InputError, match=said):
+            list(read_edits(run.table))
     pq.write_table(pa.table({"a": [1]}), run.table)
     with pytest.raises(InputError, match="no table of edits"):
         list(read_edits(run.table))

@@ -1,4 +1,7 @@
-"""Records that were set aside, as JSON lines: where each was, why, and its bytes, so that nothing is lost."""
+"""Records that were set aside, as JSON lines: where each was, why, and its bytes, so that nothing is lost.
+
+A line that is too long has no bytes there: it stays in the output.
+"""
 
 import base64
 import json

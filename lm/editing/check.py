@@ -5,28 +5,35 @@ import heapq
 import pathlib
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lm.data.readers import COMPRESSIONS
+from lm.data.readers import guarded, open_content
 from lm.editing import edits, folder
 from lm.editing.chunks import chunks
+from lm.editing.config import EditConfig
 from lm.editing.documents import DocumentEncoder
 from lm.editing.inputs import Task
 from lm.editing.prior import Prior, decisions
 from lm.editing.rebuild import check_done, undone
+from lm.editing.redraw import selects
 from lm.editing.run import about
 from lm.editing.settings import Settings, settings_of
 from lm.errors import InputError
+from lm.model.config import Compute
 
 SHOWN = 5  # differences that are told
 ROWS = 4096  # of a table that are compared together
-# The columns that an edit decides. Probabilities may differ in the last bits on another machine.
+# The columns that must be the same to the bit.
 DECIDED = ("record", "document", "index", "begin", "end", "old_token", "new_token", "at", "old", "new")
+# Nats by which a probability may be another on another machine, where sums come in another order. Of SmolLM2, float32
+# on a card and on a CPU are 1.6e-4 apart at most (8,627 tokens), bfloat16 and float32 .3 (7,391 tokens).
+TOLERANCE: Mapping[Compute, float] = {"float32": 1e-3, "bfloat16": 1.0}
 
 
 class Checked(NamedTuple):
@@ -73,7 +80,13 @@ def verify(
     """
     settings, found = settings_of(edited)
     here = about(prior, settings)
-    for name, said in (("prior", "prior"), ("tokenizer", "tokenizer"), ("context", "context"), ("compute", "products")):
+    for name, said in (
+        ("format", "format"),
+        ("prior", "prior"),
+        ("tokenizer", "tokenizer"),
+        ("context", "context"),
+        ("compute", "products"),
+    ):
         if found.get(name) != here[name]:
             raise InputError(f"{edited} was made with another {said} ({found.get(name)}); name that one")
     told: list[str] = []
@@ -81,6 +94,7 @@ def verify(
         check_done(edited, task)
         progress(f"undoing {task.name}")
         told += _undone(task, edited, settings)
+        told += _unselected(task, folder.beside(edited, task.relative, folder.EDITS), settings.edit)
     progress("choosing documents")
     numbers = _chosen(tasks, settings, documents, seed)
     encoder = DocumentEncoder(prior.tokenizer)
@@ -105,6 +119,11 @@ def verify(
                         f"{task.name}: document {item.key} (record {item.number}) has {kept.num_rows} edits in the "
                         f"table and {wanted.num_rows} by the prior, which are not the same"
                     )
+                elif not all(_near(wanted[name], kept[name], prior.compute) for name in ("p_old", "p_new")):
+                    told.append(
+                        f"{task.name}: document {item.key} (record {item.number}) has other probabilities in the table "
+                        "than by the prior"
+                    )
                 again, tokens, number = again + 1, tokens + len(document.tokens), number + wanted.num_rows
     return Checked(len(tasks), again, tokens, number, len(told), told[:SHOWN])
 
@@ -126,13 +145,27 @@ def _chosen(tasks: Sequence[Task], settings: Settings, number: int, seed: int) -
 
 def _rows(path: pathlib.Path, records: Collection[int]) -> pa.Table:
     """Return the edits of some records; raises InputError for what is no table of edits."""
-    try:
-        with pq.ParquetFile(path) as file:
-            tables = (pa.Table.from_batches([batch]) for batch in file.iter_batches(1 << 14, use_threads=False))
-            chosen = pc.field("record").isin(sorted(records))
-            return pa.concat_tables([edits.SCHEMA.empty_table(), *(table.filter(chosen) for table in tables)])
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be read ({error}); restore the table of edits") from error
+    tables = (pa.Table.from_batches([batch]) for batch in edits.batches(path))
+    chosen = pc.field("record").isin(sorted(records))
+    return pa.concat_tables([edits.SCHEMA.empty_table(), *(table.filter(chosen) for table in tables)])
+
+
+def _near(one: pa.ChunkedArray, other: pa.ChunkedArray, compute: Compute) -> bool:
+    """Return whether two columns of probabilities are the same within the tolerance; NaN where both have none."""
+    mine, theirs = (np.maximum(column.to_numpy(), np.finfo(np.float32).tiny) for column in (one, other))
+    return np.allclose(np.log(mine), np.log(theirs), rtol=0, atol=TOLERANCE[compute], equal_nan=True)
+
+
+def _unselected(task: Task, path: pathlib.Path, config: EditConfig) -> list[str]:
+    """Return a sentence if edits have a probability at which nothing is changed; raises InputError as `_rows`."""
+    wrong = 0
+    for batch in edits.batches(path, ("new_token", "p_old")):
+        token, p_old = (column.to_numpy() for column in batch.columns)
+        below = p_old < config.numbers.delete_below
+        wrong += int(np.sum(~np.where(token == edits.DELETED, below, selects(p_old, config.numbers, config.rule))))
+    if not wrong:
+        return []
+    return [f"{task.name}: by their probabilities, {wrong} of its edits are not to be made by the settings"]
 
 
 def _undone(task: Task, edited: pathlib.Path, settings: Settings) -> list[str]:
@@ -144,35 +177,49 @@ def _undone(task: Task, edited: pathlib.Path, settings: Settings) -> list[str]:
         except InputError as error:
             return [str(error)]
         if task.relative.endswith(".parquet"):
-            same = _same_tables(pathlib.Path(task.name), path)
+            same = all(_compared(pathlib.Path(task.name), path))
         else:
             with path.open("rb") as file:
-                same = all(file.read(len(piece)) == piece for piece in _content(task, settings)) and not file.read(1)
+                pieces = _content(task.path) if task.path else _lines(task, settings)
+                same = all(file.read(len(piece)) == piece for piece in pieces) and not file.read(1)
         return [] if same else [f"{task.name}: undoing the edits of {task.relative} does not give its bytes"]
 
 
-def _content(task: Task, settings: Settings) -> Iterator[bytes]:
-    """Yield the content of an input, decompressed, in pieces."""
-    if task.path is None:
-        for chunk in chunks(task, settings.reading, settings.chunk):
-            yield from (one.raw for one in chunk.stretches)
-        return
-    with pa.OSFile(task.name) as file:
-        compression = COMPRESSIONS.get(task.path.suffix)
-        content = pa.CompressedInputStream(file, compression) if compression else file
+def _lines(task: Task, settings: Settings) -> Iterator[bytes]:
+    """Yield the content of a source, in pieces."""
+    for chunk in chunks(task, settings.reading, settings.chunk):
+        yield from (one.raw for one in chunk.stretches)
+
+
+@guarded
+def _content(path: pathlib.Path) -> Iterator[bytes]:
+    """Yield the content of a file, decompressed, in pieces."""
+    file, content = open_content(path)
+    with file, content:
         while piece := content.read(1 << 20):
             yield piece
 
 
-def _same_tables(one: pathlib.Path, other: pathlib.Path) -> bool:
-    """Return whether two Parquet files hold the same rows under the same schema."""
+@guarded
+def _compared(one: pathlib.Path, other: pathlib.Path) -> Iterator[bool]:
+    """Yield whether two Parquet files have the same schema, as many rows, and the same values in each of these."""
     with pq.ParquetFile(one) as first, pq.ParquetFile(other) as second:
-        if _kinds(first.schema_arrow) != _kinds(second.schema_arrow):
-            return False
-        if first.metadata.num_rows != second.metadata.num_rows:
-            return False
-        pairs = zip(first.iter_batches(ROWS), second.iter_batches(ROWS), strict=True)
-        return all(_same(mine, theirs) for a, b in pairs for mine, theirs in zip(a.columns, b.columns, strict=True))
+        yield _kinds(first.schema_arrow) == _kinds(second.schema_arrow)
+        yield first.metadata.num_rows == second.metadata.num_rows
+        for mine, theirs in _aligned(first.iter_batches(ROWS), second.iter_batches(ROWS)):
+            yield from map(_same, mine.columns, theirs.columns)
+
+
+def _aligned(
+    first: Iterator[pa.RecordBatch], second: Iterator[pa.RecordBatch]
+) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
+    """Yield the same rows of two tables of as many rows: where their batches end depends on pages and row groups."""
+    first, second = filter(len, first), filter(len, second)
+    one = other = None
+    while (one := one or next(first, None)) and (other := other or next(second, None)):
+        rows = min(len(one), len(other))
+        yield one.slice(0, rows), other.slice(0, rows)
+        one, other = one.slice(rows), other.slice(rows)
 
 
 def _kinds(schema: pa.Schema) -> list[tuple[str, str, bool]]:

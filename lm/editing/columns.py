@@ -1,8 +1,9 @@
-"""A Parquet file again with other texts in some rows: all else, its order, schema and settings stay."""
+"""A Parquet file again with other texts in some rows: all else, its order, schema and most settings stay."""
 
 import io
+import itertools
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,11 @@ def decode_changes(parts: Iterable[pathlib.Path]) -> Iterator[Change]:
 def rewrite(original: pathlib.Path, field: str, changes: Iterable[Change], to: pathlib.Path) -> int:
     """Write a Parquet file with some texts replaced.
 
-    Codecs, version, metadata, columns and row groups stay (but larger ones than `LARGEST_GROUP` become several). A
-    dictionary of texts with indices of 8 or 16 bits gets 32: it may have more entries than they number.
+    Codecs, version, metadata, columns and row groups stay (but larger ones than `LARGEST_GROUP` become several), and
+    which columns are stored with dictionaries, and the columns that the rows are sorted by, if all row groups name the
+    same, up to that of the text. What else its writer was told is not kept: encodings without dictionaries, levels of
+    compression, sizes of pages, Bloom filters. A dictionary of texts with indices of 8 or 16 bits gets 32: it may have
+    more entries than they number.
 
     Args:
         original: the file.
@@ -54,7 +58,7 @@ def rewrite(original: pathlib.Path, field: str, changes: Iterable[Change], to: p
     waiting = next(coming, None)
     with pq.ParquetFile(original, pre_buffer=False) as file:
         schema = _schema(file, original, field)
-        with pq.ParquetWriter(to, schema, **_settings(file)) as writer:
+        with pq.ParquetWriter(to, schema, **_settings(file, field)) as writer:
             for group in range(file.num_row_groups):
                 held: list[pa.RecordBatch] = []
                 size = 0
@@ -84,18 +88,32 @@ def _schema(file: pq.ParquetFile, path: pathlib.Path, field: str) -> pa.Schema:
     return schema
 
 
-def _settings(file: pq.ParquetFile) -> dict[str, Any]:
+def _settings(file: pq.ParquetFile, field: str) -> dict[str, Any]:
     """Return the arguments of a writer that writes as a file was written."""
     about = file.metadata
-    groups = [about.row_group(0)] if about.num_row_groups else []
-    columns = [group.column(place) for group in groups for place in range(group.num_columns)]
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    columns = [group.column(place) for group in groups[:1] for place in range(group.num_columns)]
+    coded = {place for group in groups for place in range(len(columns)) if group.column(place).has_dictionary_page}
     return {
         "compression": {column.path_in_schema: _codec(column.compression) for column in columns} or "snappy",
+        "use_dictionary": [columns[place].path_in_schema for place in sorted(coded)] if groups else True,
+        "sorting_columns": _sorting(groups, columns, field),
         "version": about.format_version if about.format_version in ("1.0", "2.4", "2.6") else "2.6",
         "use_deprecated_int96_timestamps": any(column.physical_type == "INT96" for column in columns),
         "use_compliant_nested_type": False,  # the names inside lists stay as they were read
         "store_schema": b"ARROW:schema" in (about.metadata or {}),
     }
+
+
+def _sorting(
+    groups: Sequence[pq.RowGroupMetaData], columns: Sequence[pq.ColumnChunkMetaData], field: str
+) -> list[pq.SortingColumn] | None:
+    """Return by what the rows stay sorted: the order of what comes after the text, among equal texts, is gone."""
+    named = {group.sorting_columns for group in groups}
+    if len(named) != 1:
+        return None
+    kept = itertools.takewhile(lambda one: columns[one.column_index].path_in_schema != field, named.pop())
+    return list(kept) or None
 
 
 def _codec(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from lm.data.readers import Unit
 from lm.errors import InputError
 
 Select = Literal["at-least", "above", "at-most", "band"]
@@ -62,6 +63,9 @@ class EditConfig:
             where it is not among the likeliest) or never one.
         delete_below: delete tokens with P below this instead; 0 deletes none.
         seed: of the draws.
+        unit: of `lm.editing.settings.Settings`, which sets it: what an edit must leave in one piece. Of lines, tokens
+            with line breaks are neither drawn nor changed; of paragraphs, those with a line break or nothing but white
+            space, which could make a blank line.
     """
 
     select: Select = "at-least"
@@ -75,6 +79,7 @@ class EditConfig:
     keep_original: bool = True
     delete_below: float = 0.0
     seed: int = 0
+    unit: Unit = dataclasses.field(default="file", compare=False)  # is compared, and kept, with the settings
 
     def __post_init__(self):
         """Check the ranges; raises InputError."""
@@ -133,8 +138,8 @@ class EditConfig:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as a JSON object."""
-        return dataclasses.asdict(self)
+        """Return the fields as a JSON object, but for the unit, which is in the settings'."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "unit"}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "EditConfig":

@@ -17,6 +17,9 @@ from lm.generation.sampling import pick, uniforms
 Array = jax.Array
 
 SORTED = 128  # ids of a block of `likeliest`
+# Number of an edit's draws, "edit" in ASCII. Text that a model wrote is edited under the ids and perhaps the seed of
+# its generation, whose draws are numbered from 0: with these numbers each token would be drawn again as it is.
+DRAW = 0x65646974
 
 
 class Decisions(NamedTuple):
@@ -73,7 +76,7 @@ def decide(
     probability = jnp.minimum(jnp.exp(chosen - log_total), 1.0)
     selected = selects(probability, numbers, rule) & editable_N
     deleted = (probability < numbers.delete_below) & editable_N & ~selected
-    uniform = uniforms(numbers.seed, words_Nx2, position_N)
+    uniform = uniforms(numbers.seed, words_Nx2, position_N, DRAW)
     drawn = _draw(logits_NxV, token_N, drawable_V, uniform, numbers, rule)
     drawn_probability = jnp.exp(jnp.take_along_axis(logits_NxV, drawn[:, None], axis=1)[:, 0] - log_total)
     share = jnp.exp(logits_NxV - log_total[:, None])

@@ -11,6 +11,7 @@ import pyarrow as pa
 import tokenizers
 
 from lm.data.encoding import Encoder
+from lm.data.readers import Unit
 from lm.data.tokenizer import Tokenizer
 from lm.errors import InputError
 
@@ -243,6 +244,26 @@ def drawable(tokenizer: Tokenizer, vocabulary: int) -> np.ndarray:
     """
     whole = [_whole(tokenizer.decode([number])) for number in range(tokenizer.size)]
     return np.pad(np.array(whole, bool), (0, vocabulary - tokenizer.size))
+
+
+def inside(tokenizer: Tokenizer, vocabulary: int, unit: Unit) -> np.ndarray:
+    """Return which ids may stand inside a unit of text without cutting it into two, bool, shape (V,).
+
+    Args:
+        tokenizer: of the prior.
+        vocabulary: V, as of `drawable`.
+        unit: in a line those without a line break; in a paragraph those without one that do not leave a line blank,
+            as nothing but white space may.
+    """
+    tokens = [tokenizer.decode([number]) for number in range(tokenizer.size)]
+    match unit:
+        case "file":
+            kept = [True] * len(tokens)
+        case "line":
+            kept = [not {10, 13} & set(content) for content in tokens]
+        case "paragraph":
+            kept = [b"\n" not in content and bool(content.strip()) for content in tokens]
+    return np.pad(np.array(kept, bool), (0, vocabulary - tokenizer.size))
 
 
 def _whole(content: bytes) -> bool:

@@ -147,20 +147,44 @@ def join_tables(parts: Iterable[pathlib.Path], to: pathlib.Path) -> None:
 
 
 def read_edits(path: pathlib.Path) -> Iterator[RecordEdits]:
-    """Return an iterator over a table's edits by record, in its order; raises InputError for what is no such table."""
+    """Return an iterator over a table's edits by record, in its order.
+
+    Raises:
+        InputError: the file is no such table, or its edits are not in the order of the file.
+    """
+    last = 0
     for (file, record), rows in itertools.groupby(_rows(path), lambda row: row[:2]):
         _, _, at, old, new = zip(*rows, strict=True)
+        ends = [0, *(begin + len(bytes_) for begin, bytes_ in zip(at, old, strict=True))]
+        if record <= last or any(begin < end for begin, end in zip(at, ends, strict=False)):
+            raise InputError(f"{path} has the edits of record {record} in a wrong order; restore the table of edits")
+        last = record
         yield RecordEdits(file, record, list(at), list(old), list(new))
 
 
-@guarded
 def _rows(path: pathlib.Path) -> Iterator[tuple[Any, ...]]:
+    for batch in batches(path, RecordEdits._fields):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+@guarded
+def batches(path: pathlib.Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[pa.RecordBatch]:
+    """Return an iterator over the rows of a table of edits, some at a time.
+
+    Args:
+        path: of the table.
+        columns: of `SCHEMA`, that are read.
+
+    Raises:
+        InputError: the file cannot be read, is no such table, or lacks values.
+    """
     with pq.ParquetFile(path, pre_buffer=False) as table:
         if table.schema_arrow != SCHEMA:
             raise InputError(f"{path} is no table of edits; give the file that ends in .edits.parquet")
-        for batch in table.iter_batches(ROWS, columns=[*RecordEdits._fields], use_threads=False):
-            columns = (batch.column(name).to_pylist() for name in RecordEdits._fields)
-            yield from zip(*columns, strict=True)
+        for batch in table.iter_batches(ROWS, columns=[*columns], use_threads=False):
+            if any(column.null_count for column in batch.columns):
+                raise InputError(f"{path} lacks values; restore the table of edits")
+            yield batch
 
 
 def apply(raw: bytes, edits: RecordEdits) -> bytes:

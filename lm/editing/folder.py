@@ -14,18 +14,23 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from lm.data.fetch import sha256_of
 from lm.editing import output
-from lm.editing.aside import line_of
+from lm.editing.aside import line_of, read_asides
 from lm.editing.chunks import Chunk
 from lm.editing.config import EditConfig
 from lm.editing.edits import join_tables, write_table
-from lm.editing.inputs import Task
+from lm.editing.inputs import RUN, Task
+from lm.editing.records import Aside
 from lm.editing.statistics import Statistics
 from lm.errors import InputError
 
-PARTS, RUN = ".parts", "run.json"
-NAME = "prior_name"  # in run.json: how the prior was named, which may differ
+PARTS = ".parts"
+# In run.json, what may differ: how the prior was named, and the kind of device that began.
+NAME, DEVICE = "prior_name", "device"
 LOCK = "lock"  # of a file's parts, among them
 NEW = ".new"  # below PARTS: files before they are renamed into their places
 EDITS, STATISTICS, ASIDE, DONE = ".edits.parquet", ".stats.json", ".aside.jsonl", ".done"
@@ -110,12 +115,12 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return found
 
 
-def begin(out: pathlib.Path, about: Mapping[str, Any]) -> None:
-    """Make the output folder with its run.json, or check that it belongs to the same run.
+def begin(out: pathlib.Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the output folder with its run.json, or check that it belongs to the same run; return what that holds.
 
     Args:
         out: folder.
-        about: what the outputs depend on, as JSON types; all but the name of the prior must be the same.
+        about: what the outputs depend on, as JSON types; all but `NAME` and `DEVICE` must be the same.
 
     Raises:
         InputError: the folder belongs to another run or to something else, or cannot be written.
@@ -134,10 +139,40 @@ def begin(out: pathlib.Path, about: Mapping[str, Any]) -> None:
             new.unlink(missing_ok=True)
     found = read_json(path)
     there, here = (dict(leaves(one)) for one in (found, about))
-    differing = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
-    if set(differing) - {NAME}:
+    if there.get("format") != here.get("format"):
+        raise InputError(
+            f"the folder {out} was written by another version, whose draws or files are others (format "
+            f"{there.get('format')} there and {here.get('format')} here); choose another --out to edit anew"
+        )
+    names = (there.keys() | here.keys()) - {NAME, DEVICE}
+    differing = [name for name in sorted(names) if there.get(name) != here.get(name)]
+    if differing:
         said = "; ".join(f"{name} is {there.get(name)} there and {here.get(name)} here" for name in differing)
         raise InputError(f"the folder {out} holds another edit ({said}); choose another --out, or the same settings")
+    return found
+
+
+def seed_of(path: pathlib.Path) -> int | None:
+    """Return the seed of the edit in whose folder a file lies, at any depth; None for other files."""
+    for above in path.absolute().parents:
+        if (above / RUN).is_file():
+            with contextlib.suppress(InputError, LookupError, TypeError):  # the run.json of something else
+                return int(read_json(above / RUN)["settings"]["edit"]["seed"])
+    return None
+
+
+def input_of(task: Task) -> dict[str, Any]:
+    """Return what tells an input from a changed one; raises InputError where it cannot be read."""
+    if task.path is None:
+        return {"name": task.name}
+    try:
+        return {"bytes": task.path.stat().st_size, "sha256": sha256_of(task.path)}
+    except OSError as error:
+        raise _unreadable(task, error) from error
+
+
+def _unreadable(task: Task, error: OSError) -> InputError:
+    return InputError(f"{task.name} cannot be read ({error.strerror or error}); bring the file back")
 
 
 def leaves(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -183,7 +218,7 @@ class Work:
                 f"another process is editing {self.task.name} into {self.out}; wait for it or give it a --shard"
             ) from error
         path = self.folder / "input.json"
-        self._stamp, self._note = self._stamped(), self._input()
+        self._stamp, self._note = self._stamped(), input_of(self.task)
         if path.exists():
             if read_json(path) != self._note:
                 raise self._changed()
@@ -208,13 +243,17 @@ class Work:
         if not self.path(DONE).exists():
             return False
         made_from = read_json(self.path(STATISTICS)).get("input")
-        if not self._is_older(made_from) and made_from != self._input():
+        if not self._is_older(made_from) and made_from != input_of(self.task):
             raise InputError(
                 f"{self.task.name} has changed since it was edited into {self.out}; choose another --out, or remove "
                 f"{self.path(DONE)} to edit it again"
             )
         shutil.rmtree(self.folder, ignore_errors=True)
         return True
+
+    def first_aside(self) -> Aside | None:
+        """Return the first record that was set aside from a finished file; raises InputError as `read_asides`."""
+        return next(read_asides(self.path(ASIDE)), None)
 
     def _is_older(self, made_from: Any) -> bool:
         """Return whether the input is as large as then and was last changed before its outputs were finished."""
@@ -223,16 +262,6 @@ class Work:
         size, changed = self._stamped()
         return size == made_from.get("bytes") and changed < self.path(DONE).stat().st_mtime_ns
 
-    def _input(self) -> dict[str, Any]:
-        """Return what tells the input from a changed one; raises InputError."""
-        path = self.task.path
-        if path is None:
-            return {"name": self.task.name}
-        try:
-            return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        except OSError as error:
-            raise self._unreadable(error) from error
-
     def _stamped(self) -> tuple[int, int]:
         """Return size and time of the last change of the input; zeros for a source. Raises InputError."""
         if self.task.path is None:
@@ -240,11 +269,8 @@ class Work:
         try:
             about = self.task.path.stat()
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise _unreadable(self.task, error) from error
         return about.st_size, about.st_mtime_ns
-
-    def _unreadable(self, error: OSError) -> InputError:
-        return InputError(f"{self.task.name} cannot be read ({error.strerror or error}); bring the file back")
 
     def _changed(self) -> InputError:
         return InputError(
@@ -316,7 +342,12 @@ class Work:
                     asides += about["asides"]
                     if about["asides"]:
                         file.write((one / "aside.jsonl").read_bytes())
-            about = {"input": self._note, "asides": asides, "statistics": statistics.to_json()}
+            about = {
+                "input": self._note,
+                "asides": asides,
+                "edits": rows_of(joined[EDITS]),
+                "statistics": statistics.to_json(),
+            }
             _write(joined[STATISTICS], as_json(about))
             for ending, path in joined.items():
                 if ending == ASIDE and not asides:
@@ -359,6 +390,14 @@ def _remove_empty(out: pathlib.Path) -> None:
     for folder, _, _ in os.walk(out / PARTS, topdown=False):
         with contextlib.suppress(OSError):  # not empty
             pathlib.Path(folder).rmdir()
+
+
+def rows_of(table: pathlib.Path) -> int:
+    """Return the number of rows of a table of edits; raises InputError for what is no Parquet file."""
+    try:
+        return pq.read_metadata(table).num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{table} cannot be read ({error}); restore the table of edits") from error
 
 
 def statistics_of(out: pathlib.Path, relative: str) -> tuple[Statistics, int]:

@@ -44,7 +44,7 @@ from lm.editing.documents import DocumentEncoder, TokenizedDocument
 from lm.editing.drift import BUCKETS, bigram_counts, divergence, edit_distance, new_ngrams
 from lm.editing.editor import edited_text
 from lm.editing.mergeable import UNIT, Moments, units
-from lm.editing.prior import Prior, Tokens, apart, over_tokens
+from lm.editing.prior import Prior, Tokens, apart, over_tokens, within
 from lm.editing.redraw import Chances, chances, least_same, selects
 from lm.errors import InputError
 from lm.model.config import Compute
@@ -115,9 +115,10 @@ def passes(prior: Prior, documents: Sequence[TokenizedDocument], config: EditCon
         documents: with the prior's ids.
         config: of the edit.
     """
+    allowed, documents = within(prior, documents, config)
 
     def function(states_CxD: Array, tokens: Tokens) -> Pass:
-        arrays = prior.scorer.head, prior.drawable, states_CxD, tokens, config.numbers
+        arrays = prior.scorer.head, allowed, states_CxD, tokens, config.numbers
         return _pass(*arrays, compute=prior.compute, rule=config.rule)
 
     kinds = np.float32, bool, bool, np.int32, *[np.float32] * 5

@@ -4,11 +4,12 @@ import dataclasses
 import glob
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from lm.data.readers import Input, find
+from lm.data.readers import Input, find, format_of
 from lm.errors import InputError
 
+RUN = "run.json"  # of the folder of an edit
 # What an edit writes beside its outputs in formats that it can read; a folder with them may be edited again.
 BESIDE = (".edits.parquet", ".aside.jsonl")
 
@@ -20,7 +21,8 @@ class Task:
     Attributes:
         name: as found: a path, source:NAME or hub:NAME.
         relative: name of its output below the output folder, with / between the parts.
-        domain: under which it is counted: the name of the folder that holds the file, or of the source.
+        domain: under which it is counted: the name of the folder that holds the file (or the link to it), or of the
+            source.
         size: bytes on disk, 0 where it is not known.
     """
 
@@ -35,36 +37,46 @@ class Task:
         return None if _is_source(self.name) else pathlib.Path(self.name)
 
 
-def find_tasks(inputs: Sequence[str], out: pathlib.Path) -> list[Task]:
+def find_tasks(inputs: Sequence[str], out: pathlib.Path, warn: Callable[[str], None] = lambda said: None) -> list[Task]:
     """Return what the inputs name, each once, in their order; files of a folder or a glob in sorted order.
 
     Files of a folder keep their path below it, those of a glob their path below its part without wildcards, others
-    their name. What an earlier edit wrote beside its outputs is left out of folders and globs.
+    their name; a link counts as a file of its own. A shell that expands the same globs again also finds what the edit
+    has written: outputs in the output folder, and what stands beside an output, are left out.
 
     Args:
         inputs: as for `lm.data.readers.find`.
         out: folder of the outputs.
+        warn: told in a sentence which named files were left out.
 
     Raises:
-        InputError: what `find` raises; two inputs of one output; the output folder holds an input, or lies where the
-            next run would read it.
+        InputError: what `find` raises; two inputs of one output; the output folder holds an input that is no output, or
+            lies where the next run would read it; nothing is left.
     """
     tasks: dict[str, Task] = {}
     owners: dict[str, str] = {}
+    outputs: list[str] = []
+    besides: list[str] = []
     place = out.resolve()
     for given in inputs:
-        files, root = find([given]), _root(given)
+        files, root = _files(given)
         if root is not None and _recursive(given) and place.is_relative_to(root.resolve()):
             raise InputError(f"the output folder {out} lies inside the input {given}; choose one outside")
         for found in files:
             if root is not None and found.name.endswith(BESIDE):
                 continue
             task = _task(found, root)
-            identity = task.name if task.path is None else str(task.path.resolve())
+            identity = task.name if task.path is None else str(_location(task.path))
             if identity in tasks:
                 continue
-            if task.path is not None and task.path.resolve().is_relative_to(place):
-                raise InputError(f"the input {task.name} lies in the output folder {out}; choose another folder")
+            if task.path is not None and _is_output(task.path, place):
+                outputs.append(task.name)
+                continue
+            if task.path is not None and _stands_beside(task.path):
+                besides.append(task.name)
+                continue
+            if task.path is not None and _lies_in(task.path, place):
+                raise _inside(task.name, out)
             for name in (task.relative, *(task.relative + ending for ending in BESIDE)):
                 if name in owners:
                     raise InputError(
@@ -73,9 +85,39 @@ def find_tasks(inputs: Sequence[str], out: pathlib.Path) -> list[Task]:
                     )
                 owners[name] = task.name
             tasks[identity] = task
+    if not tasks and outputs:
+        raise _inside(outputs[0], out)
     if not tasks:
-        raise InputError("there is nothing to edit; name files, folders or sources")
+        but = f" but {besides[0]}, which stands beside an output of an edit" if besides else ""
+        raise InputError(f"there is nothing to edit{but}; name files, folders or sources")
+    for names, said in ((outputs, f"lie in the output folder {out}"), (besides, "stand beside an output of an edit")):
+        if names:
+            warn(f"inputs that {said} are left out: {len(names)}, the first is {names[0]}")
     return list(tasks.values())
+
+
+def _inside(name: str, out: pathlib.Path) -> InputError:
+    return InputError(f"the input {name} lies in the output folder {out}; choose another folder")
+
+
+def _location(path: pathlib.Path) -> pathlib.Path:
+    """Return where a file lies, in one spelling; of a link its own place, not its target's."""
+    return path.parent.resolve() / path.name
+
+
+def _lies_in(path: pathlib.Path, place: pathlib.Path) -> bool:
+    return any(one.is_relative_to(place) for one in (_location(path), path.resolve()))
+
+
+def _is_output(path: pathlib.Path, place: pathlib.Path) -> bool:
+    """Return whether a file lies in the folder of an edit which is the output folder or, of a generation, below it."""
+    folders = [folder for folder in _location(path).parents if folder.is_relative_to(place)]
+    return any((folder / RUN).is_file() for folder in folders)
+
+
+def _stands_beside(path: pathlib.Path) -> bool:
+    """Return whether a file has the name of what an edit writes beside an output that is there too."""
+    return any(path.name.endswith(one) and path.with_name(path.name.removesuffix(one)).is_file() for one in BESIDE)
 
 
 def shard_of(tasks: Sequence[Task], index: int, count: int) -> list[Task]:
@@ -95,6 +137,26 @@ def _is_source(name: str) -> bool:
 
 def _recursive(given: str) -> bool:
     return pathlib.Path(given).is_dir() or "**" in given
+
+
+def _files(given: str) -> tuple[list[Input], pathlib.Path | None]:
+    """Return what an input names, and its `_root`; of several links to one file all, where `find` takes one.
+
+    Raises:
+        InputError: what `find` raises.
+    """
+    files, root, path = find([given]), _root(given), pathlib.Path(given)
+    if root is None:
+        return files, root
+    if path.is_dir():
+        found = [one for one in path.rglob("*") if one.is_file() and not _hidden(one, path)]
+    else:
+        found = [pathlib.Path(name) for name in glob.glob(given, recursive=True)]  # noqa: PTH207 (absolute patterns)
+    return [Input(str(one), one.stat().st_size) for one in sorted(found) if format_of(one)], root
+
+
+def _hidden(path: pathlib.Path, folder: pathlib.Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _root(given: str) -> pathlib.Path | None:
@@ -122,4 +184,5 @@ def _task(found: Input, root: pathlib.Path | None) -> Task:
     below = pathlib.Path(path.name) if root is None else path.relative_to(root)
     if ".." in below.parts:  # a pattern such as a/*/../b: the output must not leave its folder
         below = pathlib.Path(path.name)
-    return Task(found.name, below.as_posix(), path.resolve().parent.name or "text", found.size)
+    folder = path.parent if path.parent.name not in ("", "..") else path.parent.resolve()
+    return Task(found.name, below.as_posix(), folder.name or "text", found.size)

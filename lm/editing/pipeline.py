@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 try:
     from datatrove.pipeline.base import PipelineStep  # pyright: ignore[reportMissingImports]
+    from datatrove.utils.logging import logger  # pyright: ignore[reportMissingImports]
 except ImportError as missing:
     raise InputError("steps for datatrove need the extra `datatrove`; install toedit[datatrove]") from missing
 
@@ -46,14 +47,21 @@ class _Edit(PipelineStep):  # pyright: ignore[reportUntypedBaseClass]
         from lm.editing.prior import prepare_prior
         from lm.weights.load import load
 
-        return prepare_prior(load(self.prior), compute=self.compute, context=self.context)
+        return prepare_prior(
+            load(self.prior, compute=self.compute, inference=True), compute=self.compute, context=self.context
+        )
 
 
 class EditFiles(_Edit):
     """Edits files into a folder; task r of n edits every n-th file, from number r on.
 
-    Example:
-        LocalPipelineExecutor([EditFiles(["corpus/*.jsonl.zst"], "edited")], tasks=4, logging_dir="logs").run()
+    Example (one worker, because one edit uses all cores; without "tiny" the prior is SmolLM2):
+
+        from datatrove.executor import LocalPipelineExecutor
+        from lm.editing.pipeline import EditFiles
+
+        step = EditFiles(["corpus/*.jsonl.zst"], "edited", "tiny")
+        LocalPipelineExecutor([step], tasks=4, workers=1, logging_dir="logs").run()
     """
 
     name = "files, token by token"
@@ -95,7 +103,7 @@ class EditFiles(_Edit):
 
         yield from data or ()
         out = pathlib.Path(self.out)
-        tasks = find_tasks(self.inputs, out)
+        tasks = find_tasks(self.inputs, out, logger.warning)
         if rank >= len(tasks):  # more tasks than files
             return
         with self.track_time("task"):
@@ -107,6 +115,7 @@ class EditFiles(_Edit):
                 shard=(rank, world_size),
                 strict=self.strict,
                 progress=self._count,
+                warn=logger.warning,
             )
 
     def _count(self, step: "Step") -> None:
@@ -121,8 +130,15 @@ class EditDocuments(_Edit):
     The draws are keyed by the seed, the document's id and the position. datatrove's readers name a document without
     an id after its file and line; then, or if ids are not unique, key them by the text.
 
-    Example:
-        LocalPipelineExecutor([JsonlReader("corpus"), EditDocuments(), JsonlWriter("edited")], tasks=4).run()
+    Example (so with JsonlReader and JsonlWriter):
+
+        from datatrove.executor import LocalPipelineExecutor
+        from datatrove.pipeline.readers import ParquetReader
+        from datatrove.pipeline.writers import ParquetWriter
+        from lm.editing.pipeline import EditDocuments
+
+        pipeline = [ParquetReader("corpus"), EditDocuments("tiny"), ParquetWriter("edited")]
+        LocalPipelineExecutor(pipeline, tasks=4, workers=1, logging_dir="logs").run()
     """
 
     name = "documents, token by token"
@@ -155,6 +171,7 @@ class EditDocuments(_Edit):
 
     def run(self, data: Iterable[Any] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
         """Yield the documents with their texts edited, in their order."""
+        from lm.data.readers import own_id
         from lm.editing.documents import DocumentEncoder
         from lm.editing.editor import Editor, edited_text
         from lm.editing.records import text_key
@@ -170,7 +187,8 @@ class EditDocuments(_Edit):
             with self.track_time("batch"):
                 # Half a surrogate pair, which JSON can spell, becomes bytes that are not UTF-8 and stay as they are.
                 texts = [one.text.encode(errors="surrogatepass") for one in group]
-                keys = [one.id if self.key == "id" else text_key(text) for one, text in zip(group, texts, strict=True)]
+                ids = [own_id({"id": one.id}) if self.key == "id" else None for one in group]
+                keys = [name or text_key(text) for name, text in zip(ids, texts, strict=True)]
                 for one, edit in zip(group, itertools.chain.from_iterable(editor(encoder(texts, keys))), strict=True):
                     made = edited_text(edit.document, edit.decisions, prior.tokenizer)
                     one.text = made.decode(errors="surrogatepass")

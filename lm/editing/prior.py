@@ -8,18 +8,19 @@ have fixed shapes; and no row of a product depends on the others.
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from functools import cached_property, partial
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from lm.data.readers import Unit
 from lm.data.tokenizer import Tokenizer
 from lm.editing.config import EditConfig, Numbers, Rule
 from lm.editing.decide import Decisions, decide
-from lm.editing.documents import TokenizedDocument, drawable
+from lm.editing.documents import TokenizedDocument, drawable, inside
 from lm.editing.layout import Block, blocks
 from lm.editing.prune import Bound, make_bound, may_reach
 from lm.errors import InputError
@@ -81,6 +82,12 @@ class Prior:
     def compute(self) -> Compute:
         """Type of the factors of the products."""
         return self.scorer.config.compute
+
+    @cached_property
+    def inside(self) -> dict[Unit, np.ndarray]:
+        """Which ids may be drawn and changed inside a unit, bool, (V,): of `lm.editing.documents.inside`."""
+        vocabulary = self.scorer.config.vocabulary
+        return {unit: inside(self.tokenizer, vocabulary, unit) for unit in get_args(Unit)}
 
 
 class Tokens(NamedTuple):
@@ -175,6 +182,17 @@ def _probability(head_DxV: Array, states_CxD: Array, token_C: Array, *, compute:
 _may_reach = jax.jit(may_reach, static_argnames="compute")
 
 
+def within(
+    prior: Prior, documents: Sequence[TokenizedDocument], config: EditConfig
+) -> tuple[Array, Sequence[TokenizedDocument]]:
+    """Return which ids may be drawn, bool, (V,), and the documents, editable where their unit stays in one piece."""
+    if config.unit == "file":
+        return prior.drawable, documents
+    kept = prior.inside[config.unit]
+    inner = [dataclasses.replace(one, editable=one.editable & kept[one.tokens]) for one in documents]
+    return prior.drawable & kept, inner
+
+
 def decisions(
     prior: Prior, documents: Sequence[TokenizedDocument], config: EditConfig, *, full: bool | Sequence[bool] = False
 ) -> list[Decisions]:
@@ -192,9 +210,10 @@ def decisions(
     """
     whole = np.broadcast_to(np.asarray(full, bool), len(documents))
     scorer, numbers, rule, compute = prior.scorer, config.numbers, config.rule, prior.compute
+    allowed, documents = within(prior, documents, config)
 
     def function(states_CxD: Array, tokens: Tokens) -> Decisions:
-        return _decide(scorer.head, prior.drawable, states_CxD, tokens, numbers, compute=compute, rule=rule)
+        return _decide(scorer.head, allowed, states_CxD, tokens, numbers, compute=compute, rule=rule)
 
     def wanted(states_NxD: Array, token_N: Array) -> Array:
         return _may_reach(prior.bound, scorer.head, states_NxD, token_N, numbers.threshold, compute=compute)

@@ -4,6 +4,7 @@ import gzip
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import zstandard
 
@@ -22,6 +23,17 @@ def check_done(edited: pathlib.Path, task: Task) -> None:
     """Raise InputError where the folder of an edit has no finished output of a file."""
     if not folder.beside(edited, task.relative, folder.DONE).exists():
         raise InputError(f"{edited} has no finished edit of {task.relative}; name the files as they were for the edit")
+
+
+def _check_table(edited: pathlib.Path, relative: str) -> dict[str, Any]:
+    """Return what a file's statistics say of its edit; raises InputError where the table lacks edits or has more."""
+    path, about = folder.beside(edited, relative, folder.EDITS), folder.beside(edited, relative, folder.STATISTICS)
+    known, number = folder.read_json(about), folder.rows_of(path)
+    if known.get("edits", number) != number:  # older folders do not say
+        raise InputError(
+            f"{path} has {number} edits and not the {known['edits']} of {about}; restore the table of edits"
+        )
+    return known
 
 
 class EditsByPlace:
@@ -65,6 +77,10 @@ def apply_file(
     settings, _ = settings_of(edited)
     check_done(edited, task)
     edits = EditsByPlace(folder.beside(edited, task.relative, folder.EDITS))
+    if _check_table(edited, task.relative).get("input") != folder.input_of(task):
+        raise InputError(
+            f"{task.name} is not the file that was edited into {edited}, or has changed; bring that one back"
+        )
     with folder.scratch(out, task.relative) as place:
         parts: list[pathlib.Path] = []
         for chunk in chunks(task, settings.reading, settings.chunk):
@@ -116,6 +132,7 @@ def undone(relative: str, edited: pathlib.Path, path: pathlib.Path, to: pathlib.
         InputError: the file is not what the edits gave, or a file cannot be read or written.
     """
     edits = read_edits(folder.beside(edited, relative, folder.EDITS))
+    _check_table(edited, relative)
     asides = read_asides(folder.beside(edited, relative, folder.ASIDE))
     settings, _ = settings_of(edited)
     undo_file(path, edits, asides, to, settings.field)

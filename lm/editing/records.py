@@ -1,5 +1,6 @@
 """The stretches of an input in their order, byte for byte: what is edited, what passes, what is set aside."""
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -33,6 +34,7 @@ from lm.data.readers import (
 )
 from lm.errors import InputError
 
+STAYS = f"{TOO_LONG} and stays as it is"
 TRIED = 100  # records that must have the field of the text, one of them at least
 
 
@@ -43,8 +45,8 @@ class Item:
     Attributes:
         number: line or row of its first byte, from 1; no other document of the file has it.
         raw: its bytes in the file (uncompressed), line end included; of Parquet, the text's. The `raw`s of a text
-            or JSONL file, those of `Aside`s included, are the file, but for lines that are too long.
-        text: of the document; None where the bytes pass (blank lines, a null, a line of text that is too long).
+            or JSONL file, those of `Aside`s included, are the file.
+        text: of the document; None where the bytes pass (blank lines, a null, a line that is too long).
         key: of the document's randomness: its own id where it has one, else "sha256:" and 16 hex digits of its text's.
         domain: of the document.
         begin: of the text in `raw` where `field` is None: then raw[begin : begin + len(text)] is the text.
@@ -62,12 +64,12 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Aside:
-    """A damaged record, which is not in the output.
+    """A damaged record, which is not in the output, or a line that is too long, which is.
 
     Attributes:
         number: of its line, from 1.
         reason: why it cannot be used.
-        raw: its bytes; empty for a line over `lm.data.readers.LONGEST_LINE` (which in a text file passes after it).
+        raw: its bytes; empty for a line over `lm.data.readers.LONGEST_LINE`, which passes after it, in pieces.
     """
 
     number: int
@@ -153,9 +155,11 @@ def _jsonl(path: pathlib.Path, reading: Reading, advance: Callable[[int], None])
             tell(now=True)  # a chunk may end here
             if whole:
                 yield _line(number, raw, reading)
-            elif number > told:
+                continue
+            if number > told:
                 told = number
-                yield Aside(number, TOO_LONG, b"")
+                yield Aside(number, STAYS, b"")
+            yield Item(number, raw)
         tell(now=True)
 
 
@@ -163,12 +167,37 @@ def _line(number: int, raw: bytes, reading: Reading) -> Item | Aside:
     line = raw.removeprefix(BOM) if number == 1 else raw
     if not line.strip():
         return Item(number, raw)
+    what = f"the field {reading.field!r}"
     try:
-        row = object_of(line)
-        text = as_text(row.get(reading.field), f"the field {reading.field!r}").encode()
+        row = _object(line)
+        if reading.field in row and row[reading.field] is None:
+            return Item(number, raw)
+        text = as_text(row.get(reading.field), what).encode()
     except UnusableError as error:
-        return Aside(number, str(error), raw)
+        is_half = isinstance(error.__cause__, UnicodeEncodeError)
+        return Aside(number, f"{what} spells half a surrogate pair, which is not UTF-8" if is_half else str(error), raw)
     return Item(number, raw, text, own_id(row) or text_key(text), reading.domain, field=reading.field)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """Return the object that a line of JSON spells, however long its integers; raises UnusableError."""
+    try:
+        return object_of(line)
+    except UnusableError:
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(row := _DECODER.decode(line.decode()), dict):
+                return row
+        raise
+
+
+def _integer(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:  # Python converts 4,300 digits; which number it is does not matter, as only bytes are copied
+        return float(digits)
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer)
 
 
 @guarded
@@ -207,7 +236,7 @@ def _stretches(content: BinaryIO, reading: Reading) -> Iterator[Item | Aside]:
             continue
         if not whole and number > told:
             told = number
-            yield Aside(number, f"{TOO_LONG} and stays as it is", b"")
+            yield Aside(number, STAYS, b"")
         yield Item(number, raw)
     if held:
         yield _document(first, b"".join(held), reading)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lm.data.readers import Bad, Input, refuse
+from lm.data.readers import Bad, Input, format_of, refuse
 from lm.editing import edits, folder, output
 from lm.editing.chunks import Chunk, chunks
 from lm.editing.documents import DocumentEncoder, TokenizedDocument
@@ -25,12 +25,12 @@ from lm.editing.folder import Work
 from lm.editing.inputs import Task, shard_of
 from lm.editing.page import page
 from lm.editing.prior import Prior
-from lm.editing.records import check_field
+from lm.editing.records import Aside, check_field, records
 from lm.editing.settings import Settings
 from lm.editing.statistics import Statistics, summary
 from lm.errors import InputError
 
-FORMAT = 1  # of the output folder
+FORMAT = 2  # of the output folder and of the draws
 MOST = 64  # chunks that are edited together, when they are small
 MANY_CHUNKS = 16  # whole ones that an accelerator edits together: few would leave most of its blocks partly empty
 
@@ -71,7 +71,7 @@ class Outcome:
 
 
 def about(prior: Prior, settings: Settings) -> dict[str, Any]:
-    """Return what the outputs depend on: the content of run.json."""
+    """Return the content of run.json: what the outputs depend on, and for information the kind of device."""
     return {
         "format": FORMAT,
         "version": version("toedit"),
@@ -80,6 +80,7 @@ def about(prior: Prior, settings: Settings) -> dict[str, Any]:
         "tokenizer": prior.tokenizer.sha256,
         "context": prior.context,
         "compute": prior.compute,
+        folder.DEVICE: jax.devices()[0].device_kind,
         "settings": settings.to_json(),
     }
 
@@ -93,6 +94,7 @@ def run(
     shard: tuple[int, int] = (0, 1),
     strict: bool = False,
     progress: Callable[[Step], None] = lambda step: None,
+    warn: Callable[[str], None] = lambda said: None,
 ) -> Outcome:
     """Edit files into a folder, going on where an earlier call was interrupted.
 
@@ -103,29 +105,51 @@ def run(
         prior: that edits.
         settings: of the edit.
         shard: number of this host, and of hosts, each of which edits its part of the files.
-        strict: refuse the first damaged record instead of setting it aside.
+        strict: refuse the first damaged record instead of setting it aside, or that was set aside by an earlier call.
         progress: told what was done.
+        warn: told in a sentence if the run was begun on another kind of device.
 
     Raises:
-        InputError: an input or the folder cannot be read, written or mixed with what is there; the first records have
-            no such field; with `strict`, a damaged record.
+        InputError: an input or the folder cannot be read, written or mixed with what is there; the first records of
+            one have no such field; with `strict`, a damaged record.
     """
     mine = shard_of(tasks, *shard)
-    if mine:
-        check_field(Input(mine[0].name, mine[0].size), settings.reading)
-    folder.begin(out, about(prior, settings))
+    first = next((task for task in mine if _has_field(task) and _has_records(task, settings)), None)
+    if first:  # before a folder says that this is its field
+        check_field(Input(first.name, first.size), settings.reading)
+    here = about(prior, settings)
+    found = folder.begin(out, here)
+    if found.get(folder.DEVICE) != here[folder.DEVICE] and not all(_is_done(out, task) for task in mine):
+        warn(
+            f"{out} was begun on {found.get(folder.DEVICE)} and is continued on {here[folder.DEVICE]}, where a token "
+            "whose probability is within rounding of the threshold may be decided otherwise"
+        )
     _Run(out, prior, settings, strict, progress)(mine)
-    complete = all(folder.beside(out, task.relative, folder.DONE).exists() for task in tasks)
-    found = list(tasks) if complete else mine
+    complete = all(_is_done(out, task) for task in tasks)
+    chosen = list(tasks) if complete else mine
     statistics, asides = Statistics(settings.edit), 0
-    for task in found:
+    for task in chosen:
         more, aside = folder.statistics_of(out, task.relative)
         statistics.merge(more)
         asides += aside
-    outcome = Outcome(summary(statistics, prior.tokenizer), asides, len(found), complete)
+    outcome = Outcome(summary(statistics, prior.tokenizer), asides, len(chosen), complete)
     if complete:
-        _write_whole(out, outcome, about(prior, settings))
+        _write_whole(out, outcome, found)
     return outcome
+
+
+def _is_done(out: pathlib.Path, task: Task) -> bool:
+    return folder.beside(out, task.relative, folder.DONE).exists()
+
+
+def _has_records(task: Task, settings: Settings) -> bool:
+    found = records(Input(task.name, task.size), settings.reading)
+    return any(isinstance(one, Aside) or one.text is not None for one in found)
+
+
+def _has_field(task: Task) -> bool:
+    """Return whether the text is in a field that the user names."""
+    return format_of(pathlib.Path(task.relative)) != "text" and not task.name.startswith("source:")
 
 
 def _write_whole(out: pathlib.Path, outcome: Outcome, run: dict[str, Any]) -> None:
@@ -177,12 +201,14 @@ class _Run:
         """Yield the chunks of the files that are not finished."""
         for task in tasks:
             work = Work(self._out, task)
-            if work.is_done():
+            if self._is_done(work):
                 yield _Read(work, Chunk(task, 0, [], size=task.size), None)
                 continue
+            if _has_field(task):
+                check_field(Input(task.name, task.size), self._settings.reading)
             work.open()
             self._open.add(work)
-            if work.is_done():  # meanwhile, by another process
+            if self._is_done(work):  # meanwhile, by another process
                 continue
             for chunk in chunks(task, self._settings.reading, self._settings.chunk):
                 if self._strict and chunk.asides:
@@ -193,6 +219,13 @@ class _Run:
                     items = chunk.documents
                     texts, keys = [item.text or b"" for item in items], [item.key for item in items]
                     yield _Read(work, chunk, self._encoder(texts, keys))
+
+    def _is_done(self, work: Work) -> bool:
+        """Return whether a file is finished; raises InputError if strict and a record of it was set aside."""
+        done = work.is_done()
+        if done and self._strict and (aside := work.first_aside()):
+            refuse(Bad(work.task.name, aside.number, aside.reason))
+        return done
 
     def _edit(self, group: list[_Read]) -> None:
         """Edit a group of chunks, write their parts, and finish the files that they end."""

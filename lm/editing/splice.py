@@ -12,7 +12,7 @@ import numpy as np
 from lm.editing.records import Item
 
 _SPACE = re.compile(r"\ufeff?[ \t\n\r]*")
-_DECODER = json.JSONDecoder()
+_DECODER = json.JSONDecoder(parse_int=str)  # only places are wanted, and Python makes no integer of 4,301 digits
 _DIGIT = np.array([int(chr(byte), 16) if chr(byte) in string.hexdigits else 0 for byte in range(256)])
 
 

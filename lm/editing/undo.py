@@ -23,7 +23,7 @@ def undo_file(
     Args:
         output: text, JSONL (perhaps compressed) or Parquet.
         edits: of `lm.editing.edits.read_edits` for it.
-        asides: of the file, in order; their lines come back (but for those that are too long).
+        asides: of the file, in order; their lines come back.
         to: file to write, beside and renamed.
         field: column of the text, of Parquet.
 
@@ -36,8 +36,8 @@ def undo_file(
         rewrite(output, field, _texts(output, edits, field), beside)
     else:
         with beside.open("wb") as file:
-            # What is too long in a text file was told but stayed.
-            for piece in _content(output, edits, asides if kind == "jsonl" else ()):
+            # A line that is too long was told, without its bytes, but stayed.
+            for piece in _content(output, edits, (one for one in asides if one.raw)):
                 file.write(piece)
     beside.replace(to)
 

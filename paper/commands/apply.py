@@ -16,7 +16,7 @@ class Apply:
     Example: `toedit apply my-corpus/*.jsonl.zst --edits edited/ --out rebuilt/`.
 
     So only the tables of edits need to be kept or passed on. Of the folder of the edit, run.json and, for each file,
-    NAME.edits.parquet and NAME.done are read; to undo, also the edited files and NAME.aside.jsonl.
+    NAME.edits.parquet, NAME.stats.json and NAME.done are read; to undo, also the edited files and NAME.aside.jsonl.
     """
 
     edits: Path
@@ -36,11 +36,11 @@ class Apply:
         """
         from lm.editing.inputs import find_tasks
         from lm.editing.rebuild import apply_file, undo
-        from paper.commands.edit import check_folder, progress
+        from paper.commands.edit import check_folder, progress, warn
 
         if not self.inputs and not self.undo:
             raise InputError("there are no originals to apply the edits to; name them, or undo with --undo")
-        tasks = find_tasks(self.inputs or (str(self.edits),), self.out)
+        tasks = find_tasks(self.inputs or (str(self.edits),), self.out, warn)
         check_folder(self.out)
         with progress(sum(task.size for task in tasks)) as bar:
             for task in tasks:

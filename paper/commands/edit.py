@@ -30,8 +30,9 @@ class Edit:
     Example: `toedit edit my-corpus/*.jsonl.zst --prior smollm2 --out edited/`.
 
     Each input becomes a file of the same name, format, order and fields in the output folder. Beside it stand
-    NAME.edits.parquet (every edit: `toedit apply` rebuilds the one from the other), NAME.stats.json, NAME.aside.jsonl
-    (damaged records, if any) and, last, NAME.done; and for all files together stats.json and edits.html, to read.
+    NAME.edits.parquet (every edit with its document, so each document's: `toedit apply` rebuilds the one file from the
+    other), NAME.stats.json (counts by domain, the spread over documents), NAME.aside.jsonl (damaged records, if any)
+    and, last, NAME.done; and for all files together stats.json and edits.html, to read.
     Killed at any moment, the same command goes on inside the file and ends in the same bytes.
     """
 
@@ -66,11 +67,13 @@ class Edit:
     delete_below: float | None = None
     """Delete tokens with P below this; 0 deletes none."""
     seed: int = 0
-    """Of the draws: each is keyed by seed, document and position, so batches, shards and devices do not matter."""
+    """Of the draws: each is keyed by seed, document and position, so batches, shards and devices do not matter. Give
+    another one to edit what was edited: the same would use each position's number again (--generations takes care)."""
     field: str = "text"
     """Field of JSONL, Parquet and hub data sets that holds the text."""
     unit: Literal["file", "paragraph", "line"] = "file"
-    """What one document of a text file is."""
+    """What one document of a text file is. With line, tokens with line breaks are neither drawn nor changed; with
+    paragraph, those with a line break or nothing but white space: no document becomes two."""
     split: str | None = None
     """train, validation or test of a named source, or a split of a hub data set; files are edited whole."""
     context: int | None = None
@@ -81,11 +84,13 @@ class Edit:
     """Share of the documents (by the hash of their ids) that are looked at more closely: every probability, the
     entropy, and the edited text scored again. 1 looks at all and costs a second pass of the prior."""
     generations: int = 1
-    """Edit the edited text again, so many times in all; generation g is written to OUT/generation-g."""
+    """Edit the edited text again, so many times in all; generation g is written to OUT/generation-g. With --stats, a
+    sample is followed through them all: OUT/generations.json and .png tell how its confident share falls and how far
+    its text drifts."""
     shard: str = "0/1"
     """Edit only a part of the files: 2/4 is the third of four hosts' parts, which may share the output folder."""
     strict: bool = False
-    """Stop at the first damaged record (exit code 2) instead of setting it aside."""
+    """Stop at the first damaged record (exit code 2) instead of setting it aside, also at one set aside earlier."""
     data: int = 1
     """Devices that hold copies of the prior, each for its share of the rows."""
     fsdp: int = 1
@@ -105,6 +110,7 @@ class Edit:
         from lm.startup import before_jax
 
         before_jax()
+        from lm.editing.folder import seed_of
         from lm.editing.inputs import find_tasks, shard_of
         from lm.editing.settings import Settings
 
@@ -112,7 +118,7 @@ class Edit:
         if self.generations < 1:
             raise InputError(f"--generations is {self.generations}; give a number from 1")
         shard = self._shard()
-        tasks = find_tasks(self.inputs, self.out)
+        tasks = find_tasks(self.inputs, self.out, warn)
         named = next((task.name for task in tasks if task.name.startswith("source:")), None)
         if named and self.generations > 1 and self.field != "text":
             raise InputError(
@@ -121,19 +127,36 @@ class Edit:
             )
         shard_of(tasks, *shard)
         check_folder(self.out)
+        again = next((task.name for task in tasks if task.path and seed_of(task.path) == self.seed), None)
+        if again:
+            warn(
+                f"{again} was written by an edit with seed {self.seed}, whose draws are used again; give another --seed"
+            )
         prior = self._prior()
         if self.dry_run:
             self._show_plan(shard_of(tasks, *shard), prior, settings)
             return 0
+        source, first, complete = tasks, settings, True
         for number in range(1, self.generations + 1):
-            tasks = self._generation(number, tasks, prior, settings, shard)
+            tasks, complete = self._generation(number, tasks, prior, settings, shard)
             settings = replace(settings, split=None)  # what was written is read whole
+        if self.generations > 1 and self.stats and complete:
+            self._compare(source, prior, first)
         return 0
+
+    def _compare(self, tasks: "list[Task]", prior: "Prior", settings: "Settings") -> None:
+        """Tell of all generations together."""
+        from paper.commands import generations
+
+        with steps() as progress:
+            found = generations.compare(tasks, prior, settings, self.generations, self.out, progress)
+        if found is not None:
+            generations.show(found, self.out)
 
     def _generation(
         self, number: int, tasks: "list[Task]", prior: "Prior", settings: "Settings", shard: tuple[int, int]
-    ) -> "list[Task]":
-        """Edit the text of one generation; return its outputs, which are the inputs of the next."""
+    ) -> "tuple[list[Task], bool]":
+        """Edit the text of one generation; return its outputs, the inputs of the next, and whether all are there."""
         from lm.editing.generations import generation_seed
         from lm.editing.inputs import shard_of
         from lm.editing.run import run
@@ -148,7 +171,14 @@ class Edit:
         mine = shard_of(tasks, *shard)
         with progress(sum(task.size for task in mine) if all(task.size for task in mine) else 0) as bar:
             outcome = run(
-                tasks, out, prior, settings, shard=shard, strict=self.strict, progress=lambda step: bar(*step)
+                tasks,
+                out,
+                prior,
+                settings,
+                shard=shard,
+                strict=self.strict,
+                progress=lambda step: bar(*step),
+                warn=warn,
             )
         if outcome.complete:
             draw(outcome, out)
@@ -157,7 +187,7 @@ class Edit:
         for task in tasks:
             path = out / task.relative
             following.append(replace(task, name=str(path), size=path.stat().st_size if path.exists() else 0))
-        return following
+        return following, outcome.complete
 
     def _config(self) -> "EditConfig":
         """Return the preset with the options that replace its settings."""
@@ -180,7 +210,8 @@ class Edit:
 
         sizes = (self.data, self.fsdp, self.tensor)
         mesh = None if sizes == (1, 1, 1) else make_mesh(*sizes)
-        return prepare_prior(load(self.prior, mesh=mesh), compute=self.compute, context=self.context, mesh=mesh)
+        pretrained = load(self.prior, compute=self.compute, mesh=mesh, inference=True)
+        return prepare_prior(pretrained, compute=self.compute, context=self.context, mesh=mesh)
 
     def _show_plan(self, tasks: "list[Task]", prior: "Prior", settings: "Settings") -> None:
         """Print what would be done."""
@@ -210,6 +241,11 @@ class Edit:
         size = "an unknown number of" if found.tokens is None else f"about {found.tokens:,}"
         took = "" if found.seconds is None else f": about {duration(found.seconds)}"
         console.print(f"{size} tokens at {found.speed:,.0f} tokens/s{took}. Nothing was written.")
+
+
+def warn(said: str) -> None:
+    """Print a warning."""
+    print(f"warning: {said}", file=sys.stderr)
 
 
 def check_folder(out: Path) -> None:
@@ -266,6 +302,21 @@ def progress(total: int) -> "Iterator[Callable[..., None]]":
         yield report
 
 
+@contextmanager
+def steps() -> "Iterator[Callable[[float, str], None]]":
+    """Show a bar over a share of the work; yield what is told of the share done and of what is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, TextColumn("{task.description}"), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("following some documents through all generations", total=1.0)
+        yield lambda share, message: bar.update(task, completed=share, description=message)
+
+
 def draw(outcome: "Outcome", out: Path) -> None:
     """Write the picture of a finished run."""
     from io import BytesIO
@@ -299,7 +350,4 @@ def show(outcome: "Outcome", out: Path, seconds: float) -> None:
     else:
         print(f"{files} of this shard in {out}, {seconds:.0f} s; other shards have not finished")
     if outcome.asides:
-        print(
-            f"warning: {counted(outcome.asides, 'damaged record')} set aside, see *.aside.jsonl in {out}",
-            file=sys.stderr,
-        )
+        warn(f"{counted(outcome.asides, 'damaged record')} set aside, see *.aside.jsonl in {out}")
