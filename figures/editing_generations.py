@@ -40,6 +40,7 @@ def picture(data: Mapping[str, Any], *, table_15: bool = True) -> Figure:
     _parts(middle, data, colours)
     for n, line in LINES.items():
         right.plot([], [], line, color=BLACK, label=f"n = {n}")
+    left.plot([], [], "--", color=BLACK, linewidth=1, label="predicted")
     left.set(xlabel="generation", ylabel="share above p / its start")
     left.legend(loc="lower left", fontsize=6)
     right.set(xlabel="generation", ylabel="n-grams not in the source (%)", ylim=(0, None))

@@ -80,36 +80,42 @@ def show(result: dict[str, Any], out: Path) -> None:
     from rich.table import Table
 
     drawn = Table(title=f"{result['documents']:,} documents, {result['tokens']:,} tokens, followed")
-    columns = (
-        "generation", "selected share", "predicted", "of the one before", "effective edit rate",
-        "change of mean log P", "edit distance", "new 4-grams",
-    )  # fmt: skip
-    for name in columns:
+    names = (
+        "generation",
+        "selected",
+        "predicted",
+        "of before",
+        "edited",
+        "change of mean log P",
+        "distance",
+        "new 4-grams",
+    )
+    for name in names:
         drawn.add_column(name, justify="right")
     rows = result["settings"]["edit"]["generations"]
     for before, row in zip([None, *rows], rows, strict=False):
         edited, drift = before and before["edit"], row.get("drift")
         drawn.add_row(
             str(row["generation"]),
-            _share(row["selected_share"]),
+            _share(row["selected_share"], error=True),
             _share(row["predicted_share"]),
-            _share(edited["ratio"]) if edited else "",
+            _share(edited["ratio"], error=True) if edited else "",
             _share(edited["effective_edit_rate"]) if edited else "",
-            _number(row["mean_log_probability_change"], "{:+.4f}") if drift else "",
+            f"{row['mean_log_probability_change']['value']:+.4f}" if drift else "",
             _share(drift["edit_distance"]) if drift else "",
             _share(drift["new_4grams"]) if drift else "",
         )
     Console().print(drawn)
-    print("± one standard error over documents; predicted: what the source's probabilities say if contexts stayed")
-    print(f"The picture: {out / NAME}.png")
+    print(
+        "In per cent: tokens selected (± one standard error over documents), what the source's probabilities predict\n"
+        "of them if contexts stayed, them over those of the generation before, tokens that the edit changed; against\n"
+        "the source: nats a token, edit distance in tokens, sequences of four tokens that it does not have.\n"
+        f"All errors: {out / NAME}.json; the picture: {out / NAME}.png"
+    )
 
 
-def _number(found: dict[str, Any], form: str, scale: float = 1.0) -> str:
-    value, error = found["value"], found["standard_error"]
+def _share(found: dict[str, Any], *, error: bool = False) -> str:
+    value, spread = found["value"], found["standard_error"]
     if value is None:
         return ""
-    return form.format(scale * value) + ("" if error is None else " ± " + form.replace("+", "").format(scale * error))
-
-
-def _share(found: dict[str, Any]) -> str:
-    return _number(found, "{:.3f}", 100.0) + (" %" if found["value"] is not None else "")
+    return f"{100 * value:.2f}" + (f" ± {100 * spread:.2f}" if error and spread is not None else "")
