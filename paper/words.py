@@ -1,4 +1,6 @@
-"""Numbers and commits in sentences."""
+"""Numbers and commits in sentences, and warnings."""
+
+import sys
 
 
 def counted(number: int, noun: str) -> str:
@@ -12,3 +14,8 @@ def short_commit(commit: str | None) -> str:
         return "no checkout"
     digits, _, dirty = commit.partition("-")
     return digits[:12] + (f"-{dirty}" if dirty else "")
+
+
+def warn(said: str) -> None:
+    """Print a warning."""
+    print(f"warning: {said}", file=sys.stderr)

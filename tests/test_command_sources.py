@@ -163,7 +163,12 @@ def test_a_refused_command_leaves_the_text_of_a_run(tmp_path):
 
 
 def test_what_the_text_does_not_decide_is_refused_before_it_is_read(tmp_path):
-    for options, sentence in (({"fsdp": 64}, "devices"), ({"warmup": 1000}, "warm-up"), ({"clip": -1.0}, "clip")):
+    for options, sentence in (
+        ({"fsdp": 64}, "devices"),
+        ({"tokens": "1e24"}, "fewer tokens"),
+        ({"warmup": 1000}, "warm-up"),
+        ({"clip": -1.0}, "clip"),
+    ):
         with pytest.raises(LmError, match=sentence):
             _train(tmp_path / "run", tmp_path / "nothing.jsonl", **options).run()
 

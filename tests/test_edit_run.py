@@ -1,8 +1,10 @@
 """Editing files: whole and in their order, continued inside a file, in shards; applied, undone and checked again."""
 
 import concurrent.futures
+import errno
 import gzip
 import json
+import os
 import resource
 import shutil
 
@@ -194,6 +196,29 @@ def test_shards_are_the_whole_run(corpus, edited, tmp_path, prior):
     assert [outcome.files for outcome in outcomes] == [2, 2, 6]
     assert files(out) == files(edited[0])
     assert outcomes[-1] == edited[1]
+
+
+def test_a_folder_that_vanishes_while_it_is_made_is_made_again(tmp_path, monkeypatch):
+    out, make = tmp_path / "out", os.mkdir
+    folder.begin(out, {"format": 1})
+    vanishing = {out / folder.PARTS}  # once
+
+    def mkdir(path, mode=0o777):
+        if path in vanishing:
+            vanishing.clear()
+            raise FileExistsError(errno.EEXIST, "File exists", str(path))
+        make(path, mode)
+
+    folder.clear(out)
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    folder.write(out, out / "a.json", b"{}")
+    assert not vanishing
+    assert (out / "a.json").read_bytes() == b"{}"
+    folder.clear(out)
+    (out / folder.PARTS).mkdir()
+    (out / folder.PARTS / folder.NEW).write_text("in the way")
+    with pytest.raises(FileExistsError):
+        folder.write(out, out / "b.json", b"{}")
 
 
 def test_what_another_process_is_writing_is_not_cleared(tmp_path):

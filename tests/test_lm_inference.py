@@ -20,6 +20,7 @@ from lm.generation import decode
 from lm.generation.sampling import SamplingConfig
 from lm.model.decoder import named
 from lm.model.parameters import is_matrix
+from lm.model.sharding import make_mesh
 from lm.weights import huggingface
 from lm.weights.load import load
 
@@ -89,6 +90,14 @@ def test_scores_decisions_and_documents_have_the_same_bits(model):
         # What follows is made of the same blocks and head.
         made.append((scorer.blocks, scorer.head, scores, decided, weights.blocks, weights.head, begun))
     assert_same_bits(made[1], made[0])
+
+
+def test_a_mesh_of_one_device_changes_nothing(model):
+    blocks = []
+    for mesh in (None, make_mesh()):
+        pretrained = load(model, compute="bfloat16", mesh=mesh, inference=True)
+        blocks.append((prepare(pretrained.model).blocks, decode.prepare(pretrained.model).blocks))
+    assert_same_bits(blocks[1], blocks[0])
 
 
 def test_the_cast_rounds_as_the_devices_does():

@@ -46,7 +46,7 @@ from theory.errors import InputError
 from theory.rank_frame import Selection, check_selection
 from theory.schedules import check_shape
 
-_FAR = 40.0  # P(|Z| > 40) is zero in float64
+FAR = 40.0  # P(|Z| > 40) is zero in float64
 _DROP = 42.0  # exp(-42) = 6e-19: quadrature weights below that share of the largest are left out
 
 
@@ -82,7 +82,7 @@ def _even_moment(band: Band, power: int, scale: np.ndarray | float = 1.0) -> np.
     Under the density z^2 pdf(z), z^2/2 is a Gamma(3/2) variable. SciPy has both tails to rounding, and so are
     these, small ones too, but for a narrow band away from 0, where the values at its ends cancel.
     """
-    ends = [np.abs(np.clip(bound, -_FAR, _FAR) / scale) for bound in (band.low, band.high)]
+    ends = [np.abs(np.clip(bound, -FAR, FAR) / scale) for bound in (band.low, band.high)]
     # The measure between 0 and each end, and beyond it.
     if power == 0:
         below, above = ([tail(z / np.sqrt(2)) / 2 for z in ends] for tail in (erf, erfc))
@@ -99,7 +99,7 @@ def _even_moment(band: Band, power: int, scale: np.ndarray | float = 1.0) -> np.
 
 def band_moments(band: Band) -> tuple[float, float, float]:
     """(a, mu, kappa) = (E s(Z), E Z s(Z), E Z^2 s(Z)) for the indicator s of a band, Z ~ N(0, 1)."""
-    low, high = (norm.pdf(np.clip(bound, -_FAR, _FAR)) for bound in (band.low, band.high))
+    low, high = (norm.pdf(np.clip(bound, -FAR, FAR)) for bound in (band.low, band.high))
     mu = low - high
     return float(_even_moment(band, 0)), float(-mu if band.complement else mu), float(_even_moment(band, 2))
 

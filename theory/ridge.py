@@ -42,7 +42,7 @@ def _check_problem(Sigma: np.ndarray, w_star: np.ndarray) -> tuple[np.ndarray, n
     return Sigma, w_star
 
 
-def _check_gram(X: np.ndarray, d: int) -> np.ndarray:
+def _gram(X: np.ndarray, d: int) -> np.ndarray:
     X = np.asarray(X, dtype=np.float64)
     if X.ndim != 2 or X.shape[1] != d:
         raise InputError(f"X {X.shape} must have one column for each of the {d} entries of w_star.")
@@ -134,6 +134,17 @@ def ridge_random_edits(
     return RidgeCurve(*(Curve(part.mean(axis=0), part.std(axis=0, ddof=1) / np.sqrt(draws)) for part in parts))
 
 
+def _replace_problem(
+    X: np.ndarray, Sigma: np.ndarray, w_star: np.ndarray, sigma: float, penalty: float
+) -> tuple[np.ndarray, np.ndarray, float, float, np.ndarray, np.ndarray]:
+    """Return the problem checked, eigenvalues >= 0 and eigenvectors of X'X; raises InputError."""
+    Sigma, w_star = _check_problem(Sigma, w_star)
+    sigma = check_real("sigma", sigma, low=0.0)
+    penalty = check_real("penalty", penalty, low=0.0, open_low=True)
+    s, R = np.linalg.eigh(_gram(X, w_star.size))
+    return Sigma, w_star, sigma, penalty, np.maximum(s, 0.0), R
+
+
 def ridge_replace(
     X: np.ndarray, *, Sigma: np.ndarray, w_star: np.ndarray, sigma: float, penalty: float, generations: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -146,12 +157,7 @@ def ridge_replace(
         InputError: for shapes that do not fit, entries that are not finite, sigma < 0, penalty <= 0 or
             generations < 1.
     """
-    Sigma, w_star = _check_problem(Sigma, w_star)
-    gram = _check_gram(X, w_star.size)
-    sigma = check_real("sigma", sigma, low=0.0)
-    penalty = check_real("penalty", penalty, low=0.0, open_low=True)
-    s, R = np.linalg.eigh(gram)
-    s = np.maximum(s, 0.0)
+    Sigma, w_star, sigma, penalty, s, R = _replace_problem(X, Sigma, w_star, sigma, penalty)
     k = s / (s + penalty)
     rotated, w_rotated = R.T @ Sigma @ R, R.T @ w_star
     n = np.arange(1, check_count("generations", generations) + 1)
@@ -174,10 +180,6 @@ def ridge_replace_limit(
     Raises:
         InputError: as ``ridge_replace``.
     """
-    Sigma, w_star = _check_problem(Sigma, w_star)
-    sigma = check_real("sigma", sigma, low=0.0)
-    penalty = check_real("penalty", penalty, low=0.0, open_low=True)
-    s, R = np.linalg.eigh(_check_gram(X, w_star.size))
-    s = np.maximum(s, 0.0)
+    Sigma, w_star, sigma, penalty, s, R = _replace_problem(X, Sigma, w_star, sigma, penalty)
     diagonal = np.einsum("ij,ik,kj->j", R, Sigma, R)
     return float(w_star @ Sigma @ w_star), float(sigma**2 * np.sum(diagonal * (s / (2 * s + penalty)) / penalty))

@@ -26,9 +26,9 @@ from scipy.optimize import brentq
 from scipy.special import erfcx, hyp1f1
 from scipy.stats import norm
 
-from theory.confidence import band_moments, threshold_band
+from theory.confidence import FAR, band_moments, threshold_band
 from theory.errors import InputError
-from theory.rank_frame import Selection
+from theory.rank_frame import Selection, check_selection
 from theory.schedules import check_count
 
 _SETTLED = 1e-9  # ||z_{n+1} - z_n||^2/d below this: later moves are below every standard error here
@@ -44,10 +44,15 @@ def edit_moments(threshold: float, selection: Selection = "high-confidence") -> 
     Raises:
         InputError: if the threshold is not a positive number or the selection is unknown.
     """
-    if not 0 < threshold < np.inf:
-        raise InputError(f"threshold = {threshold} must be a positive number (units of sigma)")
+    _check_rule(threshold, selection)
     a, _, kappa = band_moments(threshold_band(threshold, selection))
     return a, kappa
+
+
+def _check_rule(threshold: float, selection: Selection) -> None:
+    if not 0 < threshold < np.inf:
+        raise InputError(f"threshold = {threshold} must be a positive number (units of sigma)")
+    check_selection(selection)
 
 
 def feedback_ratio(threshold: float, selection: Selection = "high-confidence") -> float:
@@ -61,11 +66,11 @@ def feedback_ratio(threshold: float, selection: Selection = "high-confidence") -
     Raises:
         InputError: as ``edit_moments``.
     """
-    edit_moments(threshold, selection)
+    _check_rule(threshold, selection)
     threshold = float(threshold)
     if selection == "high-confidence":
         return threshold / (math.sqrt(2 * math.pi) * float(erfcx(threshold / math.sqrt(2))))
-    return 1 / (2 * float(hyp1f1(1, 1.5, min(threshold, 40.0) ** 2 / 2)))  # 0 from tau = 38 on
+    return 1 / (2 * float(hyp1f1(1, 1.5, min(threshold, FAR) ** 2 / 2)))  # 0 from tau = 38 on
 
 
 def bounded_share() -> float:
@@ -127,7 +132,7 @@ def record_weights(paths: np.ndarray, a: float) -> np.ndarray:
 def _solve(tau: float, selection: Selection, generations: int, samples: int, rng: np.random.Generator):
     a, kappa = edit_moments(tau, selection)
     sign = -1.0 if selection == "high-confidence" else 1.0
-    strength = sign * tau * norm.pdf(min(tau, 40.0))  # 0 from there on, without a square that overflows
+    strength = sign * tau * norm.pdf(min(tau, FAR))  # 0 from there on, without a square that overflows
     N = generations
     scale = np.concatenate([np.sqrt(a ** np.arange(N) * (1 - kappa)), np.sqrt(a ** np.arange(N) * kappa)])
     base = rng.standard_normal((samples // 2, 2 * N))

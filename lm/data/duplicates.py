@@ -10,13 +10,14 @@ standard errors below 0.8. A pair of similarity 0.8 is missed with probability (
 """
 
 import dataclasses
-import hashlib
 import re
 import zlib
 from collections.abc import Callable, Iterable
 
 import numpy as np
 from datasketch import MinHash, MinHashLSH
+
+from lm.data.splits import digest
 
 WORDS = 5  # in a shingle
 PERMUTATIONS = 128
@@ -45,11 +46,6 @@ class Report:
     documents: int
     exact: int
     near: int
-
-
-def digest(text: str) -> bytes:
-    """Return the SHA-256 of the text in lower case with single spaces."""
-    return hashlib.sha256(" ".join(text.lower().split()).encode()).digest()
 
 
 def shingles(text: str) -> np.ndarray:

@@ -5,7 +5,8 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,7 @@ def _make(config: Mapping[str, Any], folder: pathlib.Path) -> None:
             parts.append(part)
             by_domain[name] = _summary(kept, part)
         about = {"config": dict(config), "tokenizer_sha256": tokenizer.sha256, "domains": by_domain}
+        shutil.rmtree(folder / split, ignore_errors=True)  # what is damaged would be in the way
         token_files.write(token_files.join(parts), folder / split, about, size=tokenizer.size)
     beside = folder / ".tokenizer.json"
     beside.write_text(tokenizer.to_json(), encoding="utf-8")
@@ -87,11 +89,23 @@ def _summary(documents: Sequence[sources.Document], part: Corpus) -> dict[str, i
     }
 
 
-def _read(folder: pathlib.Path) -> Prepared:
+def read_parts(
+    folder: pathlib.Path, names: Iterable[str]
+) -> tuple[Tokenizer, dict[str, tuple[Corpus, dict[str, Any]]]]:
+    """Return the tokenizer in a folder of the cache, and the corpora beside it with their notes, by name.
+
+    Raises:
+        InputError: one of them is lost or damaged, or the tokenizer is another one than theirs.
+    """
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
-    read = {split: token_files.read(folder / split) for split in SPLITS}
+    read = {name: token_files.read(folder / name) for name in names}
     if any(notes["tokenizer_sha256"] != tokenizer.sha256 for _, notes in read.values()):
         raise InputError(f"the tokenizer in {folder} is not that of the tokens; remove the folder and try again")
+    return tokenizer, read
+
+
+def _read(folder: pathlib.Path) -> Prepared:
+    tokenizer, read = read_parts(folder, SPLITS)
     corpora = [corpus for corpus, _ in read.values()]
     return Prepared(tokenizer, *corpora, about={split: notes for split, (_, notes) in read.items()})
 

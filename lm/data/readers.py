@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lm.data.decompress import Decompressed
-from lm.data.splits import SPLITS, Split, split_of
+from lm.data.splits import SPLITS, Split, digest, split_of
 from lm.errors import InputError
 
 LONGEST_LINE = 64 << 20  # bytes; a longer line is set aside instead of read
@@ -209,8 +209,6 @@ def read(
 
 
 def _of_split(records: Iterator[Record], split: Split) -> Iterator[Record]:
-    from lm.data.duplicates import digest  # takes a second to import
-
     for record in records:
         if split_of(record.own_id or digest(record.text).hex()) == split:
             yield record
@@ -317,7 +315,7 @@ def _lines(content: BinaryIO) -> Iterator[tuple[int, bytes]]:
         yield number, line
 
 
-def _no_archive(path: pathlib.Path) -> Bad | None:
+def _emptied(path: pathlib.Path) -> Bad | None:
     """Return what is wrong with a compressed file of no bytes: no compressor leaves one, but a lost shard does."""
     is_empty = path.suffix in COMPRESSIONS and not path.stat().st_size
     return Bad(str(path), 1, "the file is empty") if is_empty else None
@@ -327,7 +325,7 @@ def _no_archive(path: pathlib.Path) -> Bad | None:
 def _jsonl(
     path: pathlib.Path, reading: Reading, aside: Callable[[Bad], None], advance: Callable[[int], None]
 ) -> Iterator[Record]:
-    if bad := _no_archive(path):
+    if bad := _emptied(path):
         aside(bad)
         return
     file, content = open_content(path)
@@ -366,7 +364,7 @@ def object_of(line: bytes) -> dict[str, Any]:
 def _text(
     path: pathlib.Path, reading: Reading, aside: Callable[[Bad], None], advance: Callable[[int], None]
 ) -> Iterator[Record]:
-    if bad := _no_archive(path):
+    if bad := _emptied(path):
         aside(bad)
         return
     file, content = open_content(path)

@@ -75,9 +75,9 @@ def _remove_stale(left: pathlib.Path) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             inside = [entry.name for entry in left.iterdir()]
             # With both, the process was killed while it exchanged them, and the old one is the only whole one.
-            one = inside in ([], [NEW], [OLD])
+            is_one = inside in ([], [NEW], [OLD])
             files = {entry.name for folder in inside for entry in (left / folder).iterdir()}
-            if one and files <= {*FILES, *MORE} and time.time() - left.stat().st_mtime > SECONDS:
+            if is_one and files <= {*FILES, *MORE} and time.time() - left.stat().st_mtime > SECONDS:
                 shutil.rmtree(left)
         finally:
             os.close(lock)

@@ -19,6 +19,11 @@ def _digest(work: str) -> bytes:
     return hashlib.sha256(work.encode()).digest()
 
 
+def digest(text: str) -> bytes:
+    """Return the SHA-256 of the text in lower case with single spaces."""
+    return hashlib.sha256(" ".join(text.lower().split()).encode()).digest()
+
+
 def split_of(work: str) -> Split:
     """Return the split of a work by thresholds on its name's hash, whatever other works there are."""
     place = int.from_bytes(_digest(work)[:8], "big") / 2**64

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from lm.data.readers import guarded, open_content
+from lm.data.readers import guarded, open_content, open_parquet
 from lm.editing import edits, folder
 from lm.editing.chunks import chunks
 from lm.editing.config import EditConfig
@@ -203,7 +202,7 @@ def _content(path: pathlib.Path) -> Iterator[bytes]:
 @guarded
 def _compared(one: pathlib.Path, other: pathlib.Path) -> Iterator[bool]:
     """Yield whether two Parquet files have the same schema, as many rows, and the same values in each of these."""
-    with pq.ParquetFile(one) as first, pq.ParquetFile(other) as second:
+    with open_parquet(one) as first, open_parquet(other) as second:
         yield _kinds(first.schema_arrow) == _kinds(second.schema_arrow)
         yield first.metadata.num_rows == second.metadata.num_rows
         for mine, theirs in _aligned(first.iter_batches(ROWS), second.iter_batches(ROWS)):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lm.data.readers import ROWS
+from lm.data.readers import ROWS, open_parquet
 from lm.editing.records import text_type
 
 LARGEST_GROUP = 64 << 20  # bytes in memory; larger row groups become several
@@ -56,7 +56,7 @@ def rewrite(original: pathlib.Path, field: str, changes: Iterable[Change], to: p
     """
     coming, made, row = iter(changes), 0, 0
     waiting = next(coming, None)
-    with pq.ParquetFile(original, pre_buffer=False) as file:
+    with open_parquet(original) as file:
         schema = _schema(file, original, field)
         with pq.ParquetWriter(to, schema, **_settings(file, field)) as writer:
             for group in range(file.num_row_groups):

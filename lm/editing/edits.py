@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lm.data.readers import guarded
+from lm.data.readers import guarded, open_parquet
 from lm.editing.decide import Decisions
 from lm.editing.documents import TokenizedDocument, Vocabulary
 from lm.editing.records import Aside, Item
@@ -178,7 +178,7 @@ def batches(path: pathlib.Path, columns: Sequence[str] = SCHEMA.names) -> Iterat
     Raises:
         InputError: the file cannot be read, is no such table, or lacks values.
     """
-    with pq.ParquetFile(path, pre_buffer=False) as table:
+    with open_parquet(path) as table:
         if table.schema_arrow != SCHEMA:
             raise InputError(f"{path} is no table of edits; give the file that ends in .edits.parquet")
         for batch in table.iter_batches(ROWS, columns=[*columns], use_threads=False):

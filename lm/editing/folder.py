@@ -11,6 +11,7 @@ import os
 import pathlib
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
@@ -81,8 +82,13 @@ def _opened(path: pathlib.Path) -> IO[bytes]:
     """Open a file to append to it, in a folder that is made if need be: with it, nobody removes that as empty."""
     while True:
         with contextlib.suppress(FileNotFoundError):  # removed by another process between the two
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return path.open("ab")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                return path.open("ab")
+            except FileExistsError as error:
+                # Removed between two steps of mkdir, which then takes it for a file; a file it may be, too.
+                if not stat.S_ISDIR(pathlib.Path(error.filename).stat().st_mode):
+                    raise
 
 
 def _write(path: pathlib.Path, content: bytes) -> None:

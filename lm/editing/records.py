@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lm.data.readers import (
     BOM,
@@ -28,6 +27,7 @@ from lm.data.readers import (
     known_split,
     object_of,
     open_content,
+    open_parquet,
     own_id,
     text_values,
     wanted_columns,
@@ -252,7 +252,7 @@ def _document(number: int, raw: bytes, reading: Reading) -> Item:
 def _parquet(path: pathlib.Path, reading: Reading, advance: Callable[[int], None]) -> Iterator[Item | Aside]:
     number = told = 0
     size = path.stat().st_size
-    with pq.ParquetFile(path, pre_buffer=False) as file:
+    with open_parquet(path) as file:
         text_type(path, file.schema_arrow, reading.field)
         wanted = wanted_columns(path, file.schema_arrow.names, reading.field)
         for batch in file.iter_batches(ROWS, columns=wanted, use_threads=False):

@@ -126,8 +126,10 @@ class Evaluation:
         """Return the mean of the domains' perplexities, each domain with the same weight; None if one has none."""
         found = [self.score(domain).perplexity for domain in sorted(set(self.domains))]
         known = [one for one in found if one is not None]
+        if len(known) < len(found):
+            return None
         with np.errstate(over="ignore"):
-            return _finite(float(np.mean(known))) if known == found else None
+            return _finite(float(np.mean(known)))
 
     def macro_bits_per_byte(self) -> float:
         """Return the mean of the domains' bits per byte, each domain with the same weight."""

@@ -41,7 +41,7 @@ class Scorer:
         config: of the model.
         blocks: parameters of each block by name, matrices in the type of the products; elsewhere than on a CPU a
             single entry, of all blocks, stacked.
-        rest: the other parameters by name, float32, without the head's.
+        rest: the other parameters by name, as the model has them, without the head's.
         head: matrix of the head, (D, V), in the type of the products.
     """
 

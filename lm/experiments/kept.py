@@ -8,11 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from lm.data.tokenizer import Tokenizer
 from lm.errors import InputError
-from lm.weights import huggingface
 
 DONE = "done.json"  # the last file of a node: what it says of itself
 ARRAYS = "arrays.npz"
@@ -55,18 +52,6 @@ def load_notes(folder: pathlib.Path) -> dict[str, Any]:
     if not isinstance(notes, dict):
         raise damaged(path)
     return notes
-
-
-def check_model(folder: pathlib.Path) -> None:
-    """Read a model's files, all but the numbers; raises InputError if one is lost, or damaged so that it shows."""
-    huggingface.read_config(folder)
-    Tokenizer.from_folder(folder)
-    for path in huggingface.weight_files(folder):
-        try:
-            with safe_open(path, framework="numpy"):
-                pass  # the library checks that header and content fit together
-        except (OSError, SafetensorError) as error:
-            raise damaged(path) from error
 
 
 def damaged(path: pathlib.Path) -> InputError:

@@ -56,7 +56,7 @@ class Stage:
     folder: pathlib.Path
     setup: Setup
     texts: Prepared
-    _found: set[str] = dataclasses.field(default_factory=set, init=False, repr=False, compare=False)
+    _whole: set[str] = dataclasses.field(default_factory=set, init=False, repr=False, compare=False)
 
     def place(self, node: "Made") -> pathlib.Path:
         """Return the folder of a node."""
@@ -68,9 +68,9 @@ class Stage:
 
     def finished(self, node: "Made") -> bool:
         """Return whether a node has been made and is whole; what was so once is not read again."""
-        if node.key not in self._found and node.whole(self.folder):
-            self._found.add(node.key)
-        return node.key in self._found
+        if node.key not in self._whole and node.whole(self.folder):
+            self._whole.add(node.key)
+        return node.key in self._whole
 
     def make(self, node: "Made", progress: Progress) -> None:
         """Make a node that is not finished, for the first time or again: others see it when it is complete."""
@@ -261,7 +261,7 @@ class Run(Made):
         if not isinstance(steps, list):
             raise kept.damaged(place / DONE)
         _measured(place, steps)
-        kept.check_model(place / MODEL)
+        huggingface.check(place / MODEL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,7 +313,7 @@ class Proposal(Made):
         if isinstance(self.prior, Run):
             prior = prepare_prior(load(str(stage.place(self.prior) / MODEL)), compute="float32")
         else:
-            prior = prepare_prior(load(self.prior))
+            prior = prepare_prior(load(self.prior, compute="bfloat16", inference=True))
         found = propose(prior, tokens, config)
         _save(stage, self, probability=found.probability, draw=found.draw.astype(np.int32), editable=found.editable)
         possible = found.probability[found.editable]

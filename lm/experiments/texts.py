@@ -19,7 +19,7 @@ from lm.data.corpus import Corpus
 from lm.data.extract.synthetic import smollm2_prompts
 from lm.data.fetch import cache_folder, locked, usable
 from lm.data.passages import cut
-from lm.data.prepare import first_tokens
+from lm.data.prepare import first_tokens, read_parts
 from lm.data.sources import Document
 from lm.data.tokenising import from_documents
 from lm.data.tokenizer import Tokenizer
@@ -165,10 +165,7 @@ def _read(folder: pathlib.Path) -> Prepared:
         removed: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["removed"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{path} is lost or damaged; remove {folder} and try again") from error
-    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
-    read = {name: token_files.read(folder / name) for name in _PARTS}
-    if any(notes["tokenizer_sha256"] != tokenizer.sha256 for _, notes in read.values()):
-        raise InputError(f"the tokenizer in {folder} is not that of the tokens; remove the folder and try again")
+    tokenizer, read = read_parts(folder, _PARTS)
     corpora = {name: corpus for name, (corpus, _) in read.items()}
     return Prepared(
         tokenizer, **corpora, removed=removed, sha256={name: notes["sha256"] for name, (_, notes) in read.items()}

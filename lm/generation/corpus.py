@@ -103,7 +103,7 @@ class _Plan(NamedTuple):
         asked: prompts.
         path: of the corpus.
         partial: file beside it, with the documents that are finished.
-        progress: told of documents and tokens that are new.
+        progress: told of documents and tokens that are new, or were there and are those asked for.
     """
 
     pretrained: Pretrained

@@ -38,8 +38,9 @@ def layer(stacked: Array, number: int, dtype: str) -> Array:
     A layer of bfloat16 numbers that lie on one CPU is no copy. Parameters are such for inference only, so the memory is
     never given away to another result (donated).
     """
-    if _is_cut_as_bits(stacked.dtype) and len(stacked.devices()) == 1:
-        return jax.device_put(np.asarray(stacked)[number], stacked.sharding).astype(dtype)
+    devices = stacked.devices()
+    if _is_cut_as_bits(stacked.dtype) and len(devices) == 1:
+        return jax.device_put(np.asarray(stacked)[number], *devices).astype(dtype)
     return _layer(stacked, number, dtype)
 
 

@@ -200,9 +200,9 @@ class Decoder(_Parameters):
             packed = packing_of(segment_BxT, most)
         graph, stacked = nnx.split(self.blocks)
 
-        def layer(x_NxD: Array, state: Any) -> tuple[Array, Any]:
-            if collect:  # forwards only: the layers may be bfloat16, which a loop would convert as a whole
-                state = jax.tree.map(lambda whole: layer_in_loop(whole, state), stacked)
+        def layer(x_NxD: Array, step: Any) -> tuple[Array, Any]:
+            # Forwards only, layers may be bfloat16, which a loop would convert as a whole: they are cut by number.
+            state = jax.tree.map(lambda whole: layer_in_loop(whole, step), stacked) if collect else step
             block = nnx.merge(graph, state)
             q, k, v = block.project(x_NxD, cos_sin, (B, T))
             mixed = checkpoint_name(causal_attention(q, k, v, segment_BxT, packed), "matmul")

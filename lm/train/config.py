@@ -71,6 +71,10 @@ class TrainConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.steps >= 2**31:
+            raise InputError(
+                f"{self.steps} updates cannot be counted in 32 bits; train on fewer tokens, or larger batches"
+            )
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed is {self.seed}; it must be from 0 to {2**32 - 1}")
         if self.loss_chunk < 0:

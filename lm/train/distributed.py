@@ -14,6 +14,9 @@ from orbax.checkpoint import multihost
 from lm.errors import InputError
 from lm.train.step import Batch, batch_sharding, stop_sharding
 
+DONE = "done"  # says process 0 if nothing went wrong
+PATIENCE = 1000  # milliseconds between two moments at which a process that waits hears Ctrl-C
+
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
@@ -46,10 +49,6 @@ class Processes:
         if count is not None and number is not None and not 0 <= number < count:
             raise InputError(f"there is no process {number} of {count}; they are numbered from 0")
         return Processes(coordinator, count, number)
-
-
-DONE = "done"  # of process 0, if nothing went wrong
-WEEK = 7 * 24 * 3600 * 1000  # milliseconds that the others wait for process 0 at most
 
 
 def _number(name: str) -> int | None:
@@ -97,7 +96,7 @@ def first_alone(what: str) -> Iterator[None]:
         return
     client, key = multihost.get_jax_distributed_client(), f"toedit/{what}"
     if jax.process_index():
-        if said := client.blocking_key_value_get(key, WEEK).removeprefix(DONE):
+        if (said := _word(client, key)) != DONE:
             raise InputError(said)
         yield
         return
@@ -110,6 +109,16 @@ def first_alone(what: str) -> Iterator[None]:
         raise
     finally:
         client.key_value_set(key, said)
+
+
+def _word(client: Any, key: str) -> str:
+    """Return what process 0 says under a key, once it does."""
+    while True:
+        try:
+            return client.blocking_key_value_get(key, PATIENCE)
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise
 
 
 def global_batch(mesh: Mesh, batch: int, rows: Sequence[np.ndarray]) -> Batch:

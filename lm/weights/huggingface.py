@@ -172,6 +172,14 @@ def _tensors(folder: pathlib.Path, family: Family) -> dict[str, _Stored]:
     return found
 
 
+def check(folder: pathlib.Path) -> None:
+    """Read a model's files, all but the numbers; raises InputError if one is lost, or damaged so that it shows."""
+    read_config(folder)
+    Tokenizer.from_folder(folder)
+    for path in weight_files(folder):
+        _header(path)
+
+
 def _header(path: pathlib.Path) -> dict[str, _Stored]:
     try:
         with safe_open(path, framework="numpy"):

@@ -283,6 +283,6 @@ def chance_of_false_alarm(comparisons: int) -> float:
 
     Exact for independent comparisons with normal errors; for dependent ones the union bound, `comparisons` times
     6.3e-5, is at most a few per cent larger at the counts met here. Where a standard error comes from few draws, as
-    from 20 of an engine, 4 of them are exceeded more often (12 times, by Student's law).
+    from 24 frames, 4 of them are exceeded more often (9 times, by Student's law).
     """
     return 1.0 - (1.0 - FALSE_ALARM) ** comparisons

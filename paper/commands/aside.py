@@ -1,13 +1,12 @@
 """Records that cannot be used, in the commands that read text: counted, told of, and never silently all of them."""
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
 from paper.errors import InputError
-from paper.words import counted
+from paper.words import counted, warn
 
 if TYPE_CHECKING:
     from lm.data.readers import Bad, Record
@@ -46,7 +45,7 @@ class Aside:
     def tell(self, more: str) -> None:
         """Print how many there were, if any; `more` ends the sentence."""
         if self.count:
-            print(f"warning: {counted(self.count, 'damaged record')} set aside{more}", file=sys.stderr)
+            warn(f"{counted(self.count, 'damaged record')} set aside{more}")
 
     def where(self) -> str:
         """Return the place of the first and why it cannot be used."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from paper.commands.bar import share_bar
 from paper.errors import InputError
-from paper.words import counted
+from paper.words import counted, warn
 
 if TYPE_CHECKING:
     from lm.editing.config import EditConfig
@@ -148,7 +149,7 @@ class Edit:
         """Tell of all generations together."""
         from paper.commands import generations
 
-        with steps() as progress:
+        with share_bar("following some documents", shown=sys.stderr.isatty()) as progress:
             found = generations.compare(tasks, prior, settings, self.generations, self.out, progress)
         if found is not None:
             generations.show(found, self.out)
@@ -243,11 +244,6 @@ class Edit:
         console.print(f"{size} tokens at {found.speed:,.0f} tokens/s{took}. Nothing was written.")
 
 
-def warn(said: str) -> None:
-    """Print a warning."""
-    print(f"warning: {said}", file=sys.stderr)
-
-
 def check_folder(out: Path) -> None:
     """Refuse an output folder that cannot be written, before a model is loaded; raises InputError."""
     from paper.results import check_writable
@@ -300,21 +296,6 @@ def progress(total: int) -> "Iterator[Callable[..., None]]":
                 told = now
 
         yield report
-
-
-@contextmanager
-def steps() -> "Iterator[Callable[[float, str], None]]":
-    """Show a bar over a share of the work; yield what is told of the share done and of what is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns, TextColumn("{task.description}"), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("following some documents through all generations", total=1.0)
-        yield lambda share, message: bar.update(task, completed=share, description=message)
 
 
 def draw(outcome: "Outcome", out: Path) -> None:

@@ -5,17 +5,19 @@ import math
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from paper.commands.bar import share_bar
 from paper.commands.kept import Kept
 from paper.commands.sources import is_token_folder, named, short_names
 from paper.errors import InputError
+from paper.words import warn
 
 if TYPE_CHECKING:
     from lm.data.tokenizer import Tokenizer
@@ -159,7 +161,7 @@ class Train:
         weights = None if pretrained is None else (f"{pretrained.name} {pretrained.sha256}", pretrained.model)
         del pretrained
         try:
-            with _progress(first) as progress:
+            with share_bar("compiling", shown=first) as progress:
                 trained = train(model, config, data, self.out, progress, weights=weights, tensorboard=True, peak=peak)
         except Stopped as stopped:
             if first:
@@ -366,28 +368,10 @@ def show_plan(model: "ModelConfig", config: "TrainConfig", data: "Data") -> None
     console.print(drawn)
     for use in uses:
         if use.epochs > HARMLESS:
-            print(
-                f"warning: the text of {use.name} is read {use.epochs:.3g} times; beyond {HARMLESS} it teaches less "
+            warn(
+                f"the text of {use.name} is read {use.epochs:.3g} times; beyond {HARMLESS} it teaches less "
                 "and less (Muennighoff et al. 2023): give more of it, or train on fewer tokens or a smaller share",
-                file=sys.stderr,
             )
-
-
-@contextmanager
-def _progress(first: bool) -> Iterator[Any]:
-    """Show a bar with the time left, the loss and the speed; only of process 0."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        BarColumn(),
-        TextColumn("{task.percentage:.0f} %"),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not first) as bar:
-        task = bar.add_task("compiling", total=1.0)
-        yield lambda share, message: bar.update(task, completed=share, description=message)
 
 
 def _whole(model: "Decoder") -> "Decoder":

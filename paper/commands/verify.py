@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from paper.errors import InputError
-from paper.words import counted
+from paper.words import counted, warn
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ class Verify:
         from lm.editing.prior import prepare_prior
         from lm.editing.settings import settings_of
         from lm.weights.load import load
-        from paper.commands.edit import warn
 
         if self.documents < 1:
             raise InputError(f"--documents is {self.documents}; give at least 1")
