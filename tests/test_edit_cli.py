@@ -6,6 +6,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
+from lm.editing import followed
 from paper.main import main
 
 TEXT = "def area(width, height):\n    return width * height\n\n\nclass Shape:\n    def __init__(self, name):\n"
@@ -157,6 +158,21 @@ def test_generations_edit_the_edited(toedit, corpus, tmp_path):
     written = (again / "a.jsonl").read_bytes()
     assert written == (out / "generation-2" / "a.jsonl").read_bytes() != (out / "generation-1" / "a.jsonl").read_bytes()
     assert pq.read_table(out / "generation-2" / "a.jsonl.edits.parquet").num_rows > 0
+
+
+def test_generations_of_documents_too_long_to_follow_are_edited_all_the_same(toedit, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(followed, "LONGEST", 10)
+    out = tmp_path / "out"
+    code, printed, _ = toedit("edit", corpus, "--out", out, *FAST, "--generations", 2)
+    assert code == 0
+    assert "Generation 2 of 2" in printed
+    assert not (out / "generations.json").exists()
+    monkeypatch.undo()
+    assert toedit("edit", corpus, "--out", out, *FAST, "--generations", 2)[0] == 0
+    first = json.loads((out / "generations.json").read_text())
+    (corpus / "c.jsonl").write_bytes((corpus / "a.jsonl").read_bytes())
+    assert toedit("edit", corpus, "--out", out, *FAST, "--generations", 2)[0] == 0
+    assert json.loads((out / "generations.json").read_text())["result"]["documents"] > first["result"]["documents"]
 
 
 def test_generations_of_a_named_source_read_what_was_written(toedit, tmp_path):

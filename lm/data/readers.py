@@ -114,11 +114,17 @@ class Input:
     size: int = 0
 
 
-def find(inputs: Sequence[str]) -> list[Input]:
+def location(path: pathlib.Path) -> pathlib.Path:
+    """Return where a file lies, in one spelling; of a link its own place, not its target's."""
+    return path.parent.resolve() / path.name
+
+
+def find(inputs: Sequence[str], *, links: bool = False) -> list[Input]:
     """Return what the inputs name: files, those of folders and globs in sorted order, each once however it is spelled.
 
     Args:
         inputs: paths of files and folders, globs, source:NAME, hub:OWNER/NAME or hub:OWNER/NAME:CONFIGURATION.
+        links: whether a link counts as a file of its own, and not as the one to which it leads.
 
     Raises:
         InputError: nothing is there, or a file of unknown format was named.
@@ -131,7 +137,7 @@ def find(inputs: Sequence[str]) -> list[Input]:
         for path in _paths(name):
             try:
                 size = path.stat().st_size
-                found.setdefault(path.resolve(), Input(str(path), size))
+                found.setdefault(location(path) if links else path.resolve(), Input(str(path), size))
             except OSError as error:  # such as a link to nothing, which a glob finds
                 raise _unreadable(path, error) from error
     if not found:

@@ -79,13 +79,12 @@ def verify(
     """
     settings, found = settings_of(edited)
     here = about(prior, settings)
-    for name, said in (
-        ("format", "format"),
-        ("prior", "prior"),
-        ("tokenizer", "tokenizer"),
-        ("context", "context"),
-        ("compute", "products"),
-    ):
+    if found.get("format") != here["format"]:
+        raise InputError(
+            f"{edited} was written by another version, whose draws are others (format {found.get('format')} there and "
+            f"{here['format']} here); edit the files again"
+        )
+    for name, said in (("prior", "prior"), ("tokenizer", "tokenizer"), ("context", "context"), ("compute", "products")):
         if found.get(name) != here[name]:
             raise InputError(f"{edited} was made with another {said} ({found.get(name)}); name that one")
     told: list[str] = []

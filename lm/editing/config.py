@@ -83,6 +83,8 @@ class EditConfig:
 
     def __post_init__(self):
         """Check the ranges; raises InputError."""
+        if self.unit not in get_args(Unit):
+            raise InputError(f"there is no unit {self.unit!r}; choose one of {', '.join(get_args(Unit))}")
         if self.select not in get_args(Select) or self.candidates not in get_args(Candidates):
             raise InputError(
                 f"select must be one of {', '.join(get_args(Select))} and candidates one of "

@@ -54,6 +54,11 @@ def beside(out: pathlib.Path, relative: str, ending: str = "") -> pathlib.Path:
     return out / f"{relative}{ending}"
 
 
+def is_done(out: pathlib.Path, relative: str) -> bool:
+    """Return whether an output is finished."""
+    return beside(out, relative, DONE).exists()
+
+
 def write(out: pathlib.Path, path: pathlib.Path, content: bytes) -> None:
     """Write a file below the output folder that a kill or a power cut leaves whole or not there at all."""
     with _turn(out):
@@ -162,7 +167,7 @@ def seed_of(path: pathlib.Path) -> int | None:
     """Return the seed of the edit in whose folder a file lies, at any depth; None for other files."""
     for above in path.absolute().parents:
         if (above / RUN).is_file():
-            with contextlib.suppress(InputError, LookupError, TypeError):  # the run.json of something else
+            with contextlib.suppress(ValueError, LookupError, TypeError):  # the run.json of something else
                 return int(read_json(above / RUN)["settings"]["edit"]["seed"])
     return None
 
@@ -246,7 +251,7 @@ class Work:
         Raises:
             InputError: the input is not what they were made from.
         """
-        if not self.path(DONE).exists():
+        if not is_done(self.out, self.task.relative):
             return False
         made_from = read_json(self.path(STATISTICS)).get("input")
         if not self._is_older(made_from) and made_from != input_of(self.task):

@@ -6,7 +6,7 @@ import pathlib
 import re
 from collections.abc import Callable, Sequence
 
-from lm.data.readers import Input, find, format_of
+from lm.data.readers import Input, find, location
 from lm.errors import InputError
 
 RUN = "run.json"  # of the folder of an edit
@@ -59,24 +59,25 @@ def find_tasks(inputs: Sequence[str], out: pathlib.Path, warn: Callable[[str], N
     besides: list[str] = []
     place = out.resolve()
     for given in inputs:
-        files, root = _files(given)
+        files, root = find([given], links=True), _root(given)
         if root is not None and _recursive(given) and place.is_relative_to(root.resolve()):
             raise InputError(f"the output folder {out} lies inside the input {given}; choose one outside")
         for found in files:
             if root is not None and found.name.endswith(BESIDE):
                 continue
             task = _task(found, root)
-            identity = task.name if task.path is None else str(_location(task.path))
+            identity = task.name if task.path is None else str(location(task.path))
             if identity in tasks:
                 continue
-            if task.path is not None and _is_output(task.path, place):
-                outputs.append(task.name)
-                continue
-            if task.path is not None and _stands_beside(task.path):
-                besides.append(task.name)
-                continue
-            if task.path is not None and _lies_in(task.path, place):
-                raise _inside(task.name, out)
+            if task.path is not None:
+                if _is_output(task.path, place):
+                    outputs.append(task.name)
+                    continue
+                if _stands_beside(task.path):
+                    besides.append(task.name)
+                    continue
+                if _lies_in(task.path, place):
+                    raise _inside(task.name, out)
             for name in (task.relative, *(task.relative + ending for ending in BESIDE)):
                 if name in owners:
                     raise InputError(
@@ -100,18 +101,13 @@ def _inside(name: str, out: pathlib.Path) -> InputError:
     return InputError(f"the input {name} lies in the output folder {out}; choose another folder")
 
 
-def _location(path: pathlib.Path) -> pathlib.Path:
-    """Return where a file lies, in one spelling; of a link its own place, not its target's."""
-    return path.parent.resolve() / path.name
-
-
 def _lies_in(path: pathlib.Path, place: pathlib.Path) -> bool:
-    return any(one.is_relative_to(place) for one in (_location(path), path.resolve()))
+    return any(one.is_relative_to(place) for one in (location(path), path.resolve()))
 
 
 def _is_output(path: pathlib.Path, place: pathlib.Path) -> bool:
     """Return whether a file lies in the folder of an edit which is the output folder or, of a generation, below it."""
-    folders = [folder for folder in _location(path).parents if folder.is_relative_to(place)]
+    folders = [folder for folder in location(path).parents if folder.is_relative_to(place)]
     return any((folder / RUN).is_file() for folder in folders)
 
 
@@ -137,26 +133,6 @@ def _is_source(name: str) -> bool:
 
 def _recursive(given: str) -> bool:
     return pathlib.Path(given).is_dir() or "**" in given
-
-
-def _files(given: str) -> tuple[list[Input], pathlib.Path | None]:
-    """Return what an input names, and its `_root`; of several links to one file all, where `find` takes one.
-
-    Raises:
-        InputError: what `find` raises.
-    """
-    files, root, path = find([given]), _root(given), pathlib.Path(given)
-    if root is None:
-        return files, root
-    if path.is_dir():
-        found = [one for one in path.rglob("*") if one.is_file() and not _hidden(one, path)]
-    else:
-        found = [pathlib.Path(name) for name in glob.glob(given, recursive=True)]  # noqa: PTH207 (absolute patterns)
-    return [Input(str(one), one.stat().st_size) for one in sorted(found) if format_of(one)], root
-
-
-def _hidden(path: pathlib.Path, folder: pathlib.Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _root(given: str) -> pathlib.Path | None:

@@ -21,7 +21,7 @@ from lm.errors import InputError
 
 def check_done(edited: pathlib.Path, task: Task) -> None:
     """Raise InputError where the folder of an edit has no finished output of a file."""
-    if not folder.beside(edited, task.relative, folder.DONE).exists():
+    if not folder.is_done(edited, task.relative):
         raise InputError(f"{edited} has no finished edit of {task.relative}; name the files as they were for the edit")
 
 

@@ -102,8 +102,10 @@ def records(given: Input, reading: Reading, advance: Callable[[int], None] = lam
     return make(path, reading, advance)
 
 
-def check_field(given: Input, reading: Reading) -> None:
+def check_field(given: Input, reading: Reading) -> bool:
     """Refuse an input whose first records all lack the field that is to hold the text: another one was meant.
+
+    Returns whether there is any record.
 
     Args:
         given: as of `records`.
@@ -120,6 +122,7 @@ def check_field(given: Input, reading: Reading) -> None:
             f"the records of {given.name} have no field {reading.field!r}; they have {', '.join(rows[0]) or 'none'}: "
             "name the field of the text"
         )
+    return bool(first)
 
 
 def _row(one: Item | Aside) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ from lm.editing.folder import Work
 from lm.editing.inputs import Task, shard_of
 from lm.editing.page import page
 from lm.editing.prior import Prior
-from lm.editing.records import Aside, check_field, records
+from lm.editing.records import check_field
 from lm.editing.settings import Settings
 from lm.editing.statistics import Statistics, summary
 from lm.errors import InputError
@@ -114,18 +114,18 @@ def run(
             one have no such field; with `strict`, a damaged record.
     """
     mine = shard_of(tasks, *shard)
-    first = next((task for task in mine if _has_field(task) and _has_records(task, settings)), None)
-    if first:  # before a folder says that this is its field
-        check_field(Input(first.name, first.size), settings.reading)
+    for task in mine:  # before a folder says that this is its field
+        if _has_field(task) and check_field(Input(task.name, task.size), settings.reading):
+            break
     here = about(prior, settings)
     found = folder.begin(out, here)
-    if found.get(folder.DEVICE) != here[folder.DEVICE] and not all(_is_done(out, task) for task in mine):
+    if found.get(folder.DEVICE) != here[folder.DEVICE] and not all(folder.is_done(out, task.relative) for task in mine):
         warn(
             f"{out} was begun on {found.get(folder.DEVICE)} and is continued on {here[folder.DEVICE]}, where a token "
             "whose probability is within rounding of the threshold may be decided otherwise"
         )
     _Run(out, prior, settings, strict, progress)(mine)
-    complete = all(_is_done(out, task) for task in tasks)
+    complete = all(folder.is_done(out, task.relative) for task in tasks)
     chosen = list(tasks) if complete else mine
     statistics, asides = Statistics(settings.edit), 0
     for task in chosen:
@@ -136,15 +136,6 @@ def run(
     if complete:
         _write_whole(out, outcome, found)
     return outcome
-
-
-def _is_done(out: pathlib.Path, task: Task) -> bool:
-    return folder.beside(out, task.relative, folder.DONE).exists()
-
-
-def _has_records(task: Task, settings: Settings) -> bool:
-    found = records(Input(task.name, task.size), settings.reading)
-    return any(isinstance(one, Aside) or one.text is not None for one in found)
 
 
 def _has_field(task: Task) -> bool:
@@ -201,14 +192,14 @@ class _Run:
         """Yield the chunks of the files that are not finished."""
         for task in tasks:
             work = Work(self._out, task)
-            if self._is_done(work):
+            if self._is_finished(work):
                 yield _Read(work, Chunk(task, 0, [], size=task.size), None)
                 continue
             if _has_field(task):
                 check_field(Input(task.name, task.size), self._settings.reading)
             work.open()
             self._open.add(work)
-            if self._is_done(work):  # meanwhile, by another process
+            if self._is_finished(work):  # meanwhile, by another process
                 continue
             for chunk in chunks(task, self._settings.reading, self._settings.chunk):
                 if self._strict and chunk.asides:
@@ -220,7 +211,7 @@ class _Run:
                     texts, keys = [item.text or b"" for item in items], [item.key for item in items]
                     yield _Read(work, chunk, self._encoder(texts, keys))
 
-    def _is_done(self, work: Work) -> bool:
+    def _is_finished(self, work: Work) -> bool:
         """Return whether a file is finished; raises InputError if strict and a record of it was set aside."""
         done = work.is_done()
         if done and self._strict and (aside := work.first_aside()):

@@ -34,8 +34,6 @@ class Settings:
 
     def __post_init__(self):
         """Check the ranges, and tell the edit of the unit; raises InputError."""
-        if self.unit not in get_args(Unit):
-            raise InputError(f"there is no unit {self.unit!r}; choose one of {', '.join(get_args(Unit))}")
         object.__setattr__(self, "edit", dataclasses.replace(self.edit, unit=self.unit))
         if not 0 <= self.sample <= 1:
             raise InputError(f"a share of {self.sample} of the documents is impossible; give one from 0 to 1")

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from paper.errors import InputError
+from paper.words import warn
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Apply:
         """
         from lm.editing.inputs import find_tasks
         from lm.editing.rebuild import apply_file, undo
-        from paper.commands.edit import check_folder, progress, warn
+        from paper.commands.edit import check_folder, progress
 
         if not self.inputs and not self.undo:
             raise InputError("there are no originals to apply the edits to; name them, or undo with --undo")

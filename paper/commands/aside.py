@@ -71,7 +71,9 @@ def filled(records: Iterable["Record"], aside: Aside, what: str, field_option: s
     if is_empty and aside.first is None:
         raise InputError(f"there is no document with text in {what}; name others")
     if is_empty:
-        is_field = aside.first is not None and aside.first.reason.startswith("the field")
+        is_field = aside.first is not None and (
+            aside.first.reason.endswith("is missing") or " is no text " in aside.first.reason
+        )
         remedy = f"name the field of the text with {field_option}" if is_field else "mend them, or name others"
         count = counted(aside.count, "record")
         raise InputError(

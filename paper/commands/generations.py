@@ -7,8 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paper.errors import InputError
-from paper.results import plain, provenance, write_bytes, write_text
+from paper.results import digest, plain, provenance, write_bytes, write_text
 
 if TYPE_CHECKING:
     from lm.editing.inputs import Task
@@ -47,8 +46,11 @@ def compare(
     from lm.editing.followed import followed
     from lm.editing.generations import iterate
     from lm.editing.run import about
+    from lm.errors import InputError
 
-    path, made_of = out / f"{NAME}.json", {**about(prior, settings), "generations": generations}
+    inputs = [[task.relative, task.size] for task in tasks]
+    path = out / f"{NAME}.json"
+    made_of = {**about(prior, settings), "generations": generations, "inputs": digest(inputs)}
     kept = _kept(path)
     if kept.get("run") == plain(made_of):
         return kept["result"]

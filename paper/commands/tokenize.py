@@ -1,7 +1,6 @@
 """`toedit tokenize`: the user's own text, or a named source, as token files."""
 
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from paper.commands.aside import Aside, filled
-from paper.words import counted
+from paper.words import counted, warn
 
 if TYPE_CHECKING:
     from lm.data.readers import Input, Reading, Record
@@ -86,10 +85,7 @@ class Tokenize:
         aside.tell(f", see {self.out / SET_ASIDE}")
         if repeated.count:
             count = f"{'' if repeated.is_all else 'at least '}{counted(repeated.count, 'document')}"
-            print(
-                f"warning: {count} with the id of an earlier one; draws by id (splits, parts, edits) are the same",
-                file=sys.stderr,
-            )
+            warn(f"{count} with the id of an earlier one; draws by id (splits, parts, edits) are the same")
         return 0
 
     def _check_outside(self, found: list["Input"]) -> None:
