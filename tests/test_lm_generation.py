@@ -178,8 +178,10 @@ def test_logits_with_the_cache_are_those_of_full_passes(rng):
         np.testing.assert_allclose(logits[row], wanted, rtol=0, atol=1e-5 * np.max(np.abs(wanted)))
 
 
-def test_a_document_does_not_depend_on_its_batch(rng):
-    """Order, number of rows, other documents, halving of the batch and growth of the cache leave it as it is."""
+@pytest.mark.parametrize("sizes", [decode.ON_CPU, dataclasses.replace(decode.ON_ACCELERATOR, recent=128)])
+def test_a_document_does_not_depend_on_its_batch(sizes, monkeypatch, rng):
+    """Order, number of rows, other documents, shrinking of the batch and growth of the cache leave it as it is."""
+    monkeypatch.setattr(decode, "sizes", lambda: sizes)
     model, asked = lively(LONG, rng), _prompts(rng, rng.integers(1, 17, 40))
     weights, names = decode.prepare(model), _names(40)
     request = decode.Request(SamplingConfig(top_p=0.98), 140, (7,), 50)
@@ -192,8 +194,8 @@ def test_a_document_does_not_depend_on_its_batch(rng):
 
     whole = decoded(range(40), 64)
     lengths = [len(tokens) for tokens, _ in whole]
-    assert max(lengths) > decode.RECENT + 1  # the recent part of the cache joined the long one
-    assert sum(length < 100 for length in lengths) > 8  # and the batch was halved
+    assert max(lengths) > sizes.recent + 1  # the recent part of the cache joined the long one
+    assert sum(length < 100 for length in lengths) > 8  # and the batch became smaller
     order = rng.permutation(40)
     assert decoded(order, 64) == [whole[n] for n in order]
     assert decoded([5, 17, 3], 8) == [whole[n] for n in (5, 17, 3)]
@@ -287,7 +289,7 @@ def test_prompts_are_made_a_batch_at_a_time(chat, tmp_path, monkeypatch):
     made = []
     snippet = prompts.snippet
     monkeypatch.setattr(prompts, "snippet", lambda *given: made.append(1) or snippet(*given))
-    monkeypatch.setattr(decode, "ROWS", {"cpu": 32})
+    monkeypatch.setattr(corpus, "sizes", lambda: dataclasses.replace(decode.ON_CPU, rows=32))
 
     def stop(*_, **__):
         raise KeyboardInterrupt
@@ -416,7 +418,7 @@ def test_a_document_has_at_most_as_many_tokens_as_fit(tmp_path, chat):
 
 def test_the_help_says_how_many_documents_are_kept_at_a_time():
     said = Generate.__doc__ or ""
-    assert f"{decode.ROWS['cpu']} on a CPU, {decode.MANY_ROWS} on an accelerator" in said
+    assert f"{decode.ON_CPU.rows} on a CPU, {decode.ON_ACCELERATOR.rows} on an accelerator" in said
 
 
 def test_the_command_writes_a_corpus_of_a_model_in_a_folder(tmp_path):

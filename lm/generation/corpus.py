@@ -18,7 +18,7 @@ import zstandard
 from lm.data.sources import Document
 from lm.errors import InputError
 from lm.generation import prompts
-from lm.generation.decode import Request, batch_rows, decode, prepare
+from lm.generation.decode import Request, decode, prepare, sizes
 from lm.generation.sampling import SamplingConfig
 from lm.weights.load import Pretrained
 
@@ -152,7 +152,7 @@ def _append(file: BinaryIO, done: int, plan: _Plan) -> None:
     pretrained, config, progress = plan.pretrained, plan.config, plan.progress
     tokenizer, weights = pretrained.tokenizer, prepare(pretrained.model)
     request = Request(config.sampling, config.tokens, tokenizer.stops, tokenizer.size)
-    rows = batch_rows()
+    rows = sizes().rows
     for first in range(done - done % rows, config.documents, rows):
         batch = [plan.asked(number) for number in range(first, min(first + rows, config.documents))]
         decoded = decode(

@@ -2,9 +2,9 @@
 
 Prompts are aligned at their ends: all end at the same place of the cache, and each step fills one place for all
 rows. Where a token lies in the cache thus depends on its own document only, not on the others of its batch. The
-loop over steps runs inside one compiled function. It writes to a short recent part of the cache, in float32, and
-only reads the long part, which the recent one joins when it is full: a CPU would copy a bfloat16 array to change
-one place of it. When half the rows have finished, the others go on in a batch of half the size.
+loop over steps runs inside one compiled function. It writes to a short recent part of the cache, and only reads the
+long part, which the recent one joins when it is full. When many rows have finished, the others go on in a smaller
+batch. Each length of the cache and each size of a batch is a program of its own (`Sizes`).
 """
 
 import dataclasses
@@ -31,11 +31,36 @@ from lm.model.parameters import is_matrix
 Array = jax.Array
 Finished = Literal["end", "length"]
 
-ROWS = {"cpu": 128}  # documents a batch
-MANY_ROWS = 512  # on devices that are faster than the steps can be started
-FEWEST = 32  # rows below which a batch is not halved
-RECENT = 128  # places of the recent part of the cache
+FEWEST = 32  # rows below which a batch is not made smaller
 PROMPTS = 16  # prompts fed at a time
+STEP = 128  # the recent part of the cache has a multiple of so many places
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What suits a kind of machine.
+
+    Attributes:
+        rows: documents a batch.
+        recent: places of the recent part of the cache at most, a multiple of `STEP`.
+        recent_dtype: of it; None: as the rest of the cache.
+        shrink: a batch goes on with this part of its rows as soon as no more are alive.
+    """
+
+    rows: int
+    recent: int
+    recent_dtype: str | None
+    shrink: int
+
+    def places(self, limit: int) -> int:
+        """Return the places of the recent part for documents of so many tokens."""
+        return min(self.recent, -(-limit // STEP) * STEP)
+
+
+# A CPU would copy a bfloat16 array to change one place of it.
+ON_CPU = Sizes(rows=128, recent=128, recent_dtype="float32", shrink=2)
+# Faster than the steps can be started, and compiling is slow: few programs.
+ON_ACCELERATOR = Sizes(rows=512, recent=512, recent_dtype=None, shrink=4)
 
 
 @jax.tree_util.register_static
@@ -83,8 +108,8 @@ class Running(NamedTuple):
     Attributes:
         keys: of each layer, (B, G, K, C), in the type of the products: prompts, and what has joined them.
         values: of each layer, (B, G, C, K), likewise.
-        recent_keys: of each layer, (B, G, K, RECENT), float32.
-        recent_values: of each layer, (B, G, RECENT, K), float32.
+        recent_keys: of each layer, (B, G, K, R), with R and the type of `Sizes`.
+        recent_values: of each layer, (B, G, R, K), likewise.
         begin: place in the cache of each row's first token, (B,).
         words: of `document_words`, (B, 2).
         made: tokens drawn for every row that is alive, scalar; the last is not in the cache.
@@ -132,9 +157,9 @@ class _Joined(Block):
         return self.linear(activated(c.activation, gate, None, up), "down", c.hidden_bias)
 
 
-def batch_rows() -> int:
-    """Return how many documents a batch has on this machine."""
-    return ROWS.get(jax.default_backend(), MANY_ROWS)
+def sizes() -> Sizes:
+    """Return what suits this machine."""
+    return ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR
 
 
 def prepare(model: Decoder) -> Weights:
@@ -237,10 +262,11 @@ def step(weights: Weights, running: Running) -> tuple[Array, Running]:
     position_B = length + place - running.begin
     token_B = jax.lax.dynamic_slice_in_dim(running.text, running.made - 1, 1, axis=1)[:, 0]
     cos_sin = model.angles(position_B[:, None])
-    seen, seen_recent = jnp.arange(length) >= running.begin[:, None], jnp.arange(RECENT) <= place
+    recent = running.recent_values[0].shape[2]
+    seen, seen_recent = jnp.arange(length) >= running.begin[:, None], jnp.arange(recent) <= place
 
     def put(old: Array, new: Array, axis: int) -> Array:
-        return jax.lax.dynamic_update_slice_in_dim(old, new.astype(jnp.float32), place, axis)
+        return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), place, axis)
 
     recent_keys, recent_values = list(running.recent_keys), list(running.recent_values)
     x = model.embed(token_B, position_B)
@@ -285,7 +311,7 @@ def _join(running: Running) -> Running:
     return running._replace(
         keys=joined(running.keys, running.recent_keys, 3),
         values=joined(running.values, running.recent_values, 2),
-        joined=running.joined + RECENT,
+        joined=running.joined + running.recent_values[0].shape[2],
     )
 
 
@@ -317,7 +343,7 @@ def decode(
         request: what is asked of each.
         seed: of the randomness, from 0 to 2^32-1.
         prompt_places: places of the cache that are kept for prompts.
-        rows: of the batch; `batch_rows` by default.
+        rows: of the batch; those of `sizes` by default.
         progress: told now and then how many tokens were made since.
 
     Returns:
@@ -333,7 +359,8 @@ def decode(
             f"{weights.model.config.context} with {prompt_places} places for prompts; lower the number of tokens "
             "(--tokens)"
         )
-    rows = rows or batch_rows()
+    rows = rows or sizes().rows
+    shrink = sizes().shrink
     names = [*names, *[names[-1]] * (rows - len(prompts))]
     running = start(weights, [*prompts, *[prompts[-1]] * (rows - len(prompts))], names, request, seed, prompt_places)
     owner = np.where(np.arange(rows) < len(prompts), np.arange(rows), -1)  # document of each row
@@ -352,8 +379,8 @@ def decode(
             return [found[number] for number in range(len(prompts))]
         owner = np.where(alive, owner, -1)
         size = len(alive)
-        while size > FEWEST and np.sum(alive) <= max(FEWEST, size // 2):
-            size = max(FEWEST, size // 2)
+        while size > FEWEST and np.sum(alive) <= max(FEWEST, size // shrink):
+            size = max(FEWEST, size // shrink)
         if size < len(alive):
             kept = np.argsort(~alive, kind="stable")[:size]
             running, owner = _choose(running, kept), owner[kept]
@@ -381,11 +408,13 @@ def start(
     ]
     logits, (keys, values) = jax.tree.map(lambda *some: jnp.concatenate(some), *parts)
     _, G, K, _ = keys[0].shape
+    here = sizes()
+    recent, dtype = here.places(request.limit), here.recent_dtype or keys[0].dtype
     running = Running(
         keys,
         values,
-        recent_keys=tuple(jnp.zeros((B, G, K, RECENT)) for _ in keys),
-        recent_values=tuple(jnp.zeros((B, G, RECENT, K)) for _ in keys),
+        recent_keys=tuple(jnp.zeros((B, G, K, recent), dtype) for _ in keys),
+        recent_values=tuple(jnp.zeros((B, G, recent, K), dtype) for _ in keys),
         begin=jnp.asarray(begin),
         words=jnp.asarray(document_words(names)),
         made=jnp.int32(0),
@@ -400,10 +429,10 @@ def start(
 
 @onednn.left_alone()
 def advance(weights: Weights, running: Running, request: Request, seed: int) -> Running:
-    """Draw tokens until the documents are finished, the recent part is full, or few go on and the batch can halve."""
-    joined, B = int(running.joined), len(running.alive)
-    if int(running.made) - 1 - joined == RECENT:
-        running, joined = _join(running), joined + RECENT
-    until = min(request.limit, joined + RECENT + 1)
-    enough = max(FEWEST, B // 2) if B > FEWEST else 0
+    """Draw tokens until the documents are finished, the recent part is full, or few go on and the batch can shrink."""
+    joined, B, recent = int(running.joined), len(running.alive), running.recent_values[0].shape[2]
+    if int(running.made) - 1 - joined == recent:
+        running, joined = _join(running), joined + recent
+    until = min(request.limit, joined + recent + 1)
+    enough = max(FEWEST, B // sizes().shrink) if B > FEWEST else 0
     return _advance(weights, running, until, enough, np.uint32(seed), request=request)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lm.generation.decode import Request, batch_rows, decode, prepare
+from lm.generation.decode import Request, decode, prepare, sizes
 from lm.generation.sampling import SamplingConfig
 from lm.model.decoder import Decoder
 
@@ -27,7 +27,7 @@ def generate(model: Decoder, end: int, ids: Sequence[str], seed: int, temperatur
     """
     config, weights, documents = model.config, prepare(model), []
     request = Request(SamplingConfig(temperature), config.context, (end,), config.vocabulary)
-    rows = batch_rows()
+    rows = sizes().rows
     for first in range(0, len(ids), rows):
         names = ids[first : first + rows]
         decoded = decode(weights, [(end,)] * len(names), names, request, seed, prompt_places=1)
@@ -48,7 +48,7 @@ def generate_tokens(model: Decoder, end: int, budget: int, prefix: str, seed: in
     documents: list[np.ndarray] = []
     left = budget
     while left > 0:
-        ids = [f"{prefix}/{number}" for number in range(len(documents), len(documents) + batch_rows())]
+        ids = [f"{prefix}/{number}" for number in range(len(documents), len(documents) + sizes().rows)]
         for document in generate(model, end, ids, seed):
             if left > 0:
                 documents.append(document[:left])
