@@ -28,10 +28,10 @@ from lm.evaluation.lanes import in_lanes
 from lm.evaluation.scoring import Scorer, many_positions, prepare, states
 from lm.generation.sampling import document_words
 from lm.model.config import Compute
-from lm.model.decoder import from_arrays, named
+from lm.model.decoder import Decoder, named
 from lm.model.matmul import matmul
 from lm.model.packed import takes_packed
-from lm.model.sharding import BATCH, batch_sharding, replicated, shardings
+from lm.model.sharding import batch_sharding, batch_shares, replicated, shardings, stream_sharding
 from lm.weights.load import Pretrained
 
 Array = jax.Array
@@ -132,10 +132,9 @@ def prepare_prior(
     if not 2 <= context <= longest:
         raise InputError(f"a context of {context} tokens does not fit the prior; use 2 to {longest}")
     if mesh is not None:
-        where, devices = shardings(model.config, mesh), int(np.prod([mesh.shape[axis] for axis in BATCH]))
-        model = from_arrays(
-            model.config, {name: jax.device_put(array, where[name]) for name, array in named(model).items()}
-        )
+        where, devices = shardings(model.config, mesh), batch_shares(mesh)
+        arrays = {name: jax.device_put(array, where[name]) for name, array in named(model).items()}
+        model = Decoder(model.config, arrays, stream_sharding(mesh))
     scorer = prepare(model, compute)
     config, backend = scorer.config, jax.default_backend()
     vocabulary = config.vocabulary

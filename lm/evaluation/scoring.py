@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from lm.data.corpus import Corpus
 from lm.errors import InputError
@@ -27,6 +28,7 @@ from lm.model.decoder import positions as places
 from lm.model.matmul import matmul
 from lm.model.packed import takes_packed
 from lm.model.parameters import is_matrix
+from lm.model.sharding import placed
 
 Array = jax.Array
 
@@ -43,12 +45,14 @@ class Scorer:
             single entry, of all blocks, stacked.
         rest: the other parameters by name, as the model has them, without the head's.
         head: matrix of the head, (D, V), in the type of the products.
+        stream: see `lm.model.decoder.Decoder`.
     """
 
     config: ModelConfig
     blocks: tuple[dict[str, Array], ...]
     rest: dict[str, Array]
     head: Array
+    stream: NamedSharding | None
 
 
 def prepare(model: Decoder, compute: Compute | None = None) -> Scorer:
@@ -69,7 +73,7 @@ def prepare(model: Decoder, compute: Compute | None = None) -> Scorer:
         dtype = config.compute if is_matrix(name, config) else str(array.dtype)
         for number, block in enumerate(blocks):
             block[name.removeprefix("blocks.")] = layer(array, number, dtype) if apart else array.astype(dtype)
-    return Scorer(config, tuple(blocks), rest, model.head_weight().astype(config.compute))
+    return Scorer(config, tuple(blocks), rest, model.head_weight().astype(config.compute), model.stream)
 
 
 def positions(config: ModelConfig) -> int:
@@ -86,16 +90,23 @@ def many_positions(config: ModelConfig) -> int:
     return 2 ** min(16, max(15, (2**27 // config.width).bit_length() - 1))
 
 
-@partial(jax.jit, static_argnums=0)
-def _begin(config: ModelConfig, rest: dict[str, Array], inputs_BxT: Array, segments_BxT: Array | None) -> Any:
-    model, (B, T) = Decoder(config, rest), inputs_BxT.shape
+@partial(jax.jit, static_argnums=(0, 1))
+def _begin(
+    config: ModelConfig,
+    stream: NamedSharding | None,
+    rest: dict[str, Array],
+    inputs_BxT: Array,
+    segments_BxT: Array | None,
+) -> Any:
+    model, (B, T) = Decoder(config, rest, stream), inputs_BxT.shape
     place = jnp.broadcast_to(jnp.arange(T), (B, T)) if segments_BxT is None else places(segments_BxT)
     return model.embed(inputs_BxT, place), model.angles(place)
 
 
-@partial(jax.jit, static_argnums=0, static_argnames="shape", donate_argnums=2)
+@partial(jax.jit, static_argnums=(0, 1), static_argnames="shape", donate_argnums=3)
 def _through_block(
     config: ModelConfig,
+    stream: NamedSharding | None,
     arrays: dict[str, Array],
     x_NxD: Array,
     cos_sin: tuple[Array, Array] | None,
@@ -105,7 +116,7 @@ def _through_block(
 ) -> Array:
     block = DecoderBlock(config, arrays)
     q, k, v = block.project(x_NxD, cos_sin, shape)
-    return block.finish(x_NxD, causal_attention(q, k, v, segments_BxT))
+    return placed(block.finish(x_NxD, causal_attention(q, k, v, segments_BxT, stream=stream)), stream)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -115,6 +126,7 @@ def _normed(config: ModelConfig, rest: dict[str, Array], x_NxD: Array) -> Array:
 
 def _looped(
     config: ModelConfig,
+    stream: NamedSharding | None,
     most: int | None,
     rest: dict[str, Array],
     stacked: dict[str, Array],
@@ -122,7 +134,7 @@ def _looped(
     segments_BxT: Array | None,
 ) -> Array:
     blocks = {f"blocks.{name}": array for name, array in stacked.items()}
-    return Decoder(config, rest | blocks).hidden(inputs_BxT, segments_BxT, most)
+    return Decoder(config, rest | blocks, stream).hidden(inputs_BxT, segments_BxT, most)
 
 
 # Measured with SmolLM2 on an H200, 8 % faster together: cuBLAS adds a product to the residual stream in one go, which
@@ -139,7 +151,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @cache
 def _loop(backend: str) -> Any:
-    return jax.jit(_looped, static_argnums=(0, 1), compiler_options=OPTIONS.get(backend))
+    return jax.jit(_looped, static_argnums=(0, 1, 2), compiler_options=OPTIONS.get(backend))
 
 
 def states(scorer: Scorer, inputs_BxT: Any, segments_BxT: Any = None, most: int | None = None) -> Array:
@@ -155,10 +167,12 @@ def states(scorer: Scorer, inputs_BxT: Any, segments_BxT: Any = None, most: int 
         most: see `Decoder.hidden`.
     """
     if (backend := jax.default_backend()) != "cpu":
-        return _loop(backend)(scorer.config, most, scorer.rest, scorer.blocks[0], inputs_BxT, segments_BxT)
-    x_NxD, cos_sin = _begin(scorer.config, scorer.rest, inputs_BxT, segments_BxT)
+        given = scorer.config, scorer.stream, most
+        return _loop(backend)(*given, scorer.rest, scorer.blocks[0], inputs_BxT, segments_BxT)
+    given, shape = (scorer.config, scorer.stream), inputs_BxT.shape
+    x_NxD, cos_sin = _begin(*given, scorer.rest, inputs_BxT, segments_BxT)
     for arrays in scorer.blocks:
-        x_NxD = _through_block(scorer.config, arrays, x_NxD, cos_sin, segments_BxT, shape=inputs_BxT.shape)
+        x_NxD = _through_block(*given, arrays, x_NxD, cos_sin, segments_BxT, shape=shape)
     return _normed(scorer.config, scorer.rest, x_NxD)
 
 

@@ -22,12 +22,15 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 
 from lm.model import onednn
 from lm.model.cutting import bits, block, numbers
 from lm.model.matmul import product
 from lm.model.packed import Packing, has_flash, packed_attention
+from lm.model.sharding import BATCH, TENSOR, batch_shares
 
 Array = jax.Array
 
@@ -285,7 +288,12 @@ def _library_attention(q: Array, k: Array, v: Array, segment_BxT: Array | None, 
 
 
 def causal_attention(
-    q_BxTxHxK: Array, k_BxTxGxK: Array, v_BxTxGxK: Array, segment_BxT: Array | None, packing: Packing | None = None
+    q_BxTxHxK: Array,
+    k_BxTxGxK: Array,
+    v_BxTxGxK: Array,
+    segment_BxT: Array | None,
+    packing: Packing | None = None,
+    stream: NamedSharding | None = None,
 ) -> Array:
     """Return causal attention restricted to each position's own document.
 
@@ -298,15 +306,26 @@ def causal_attention(
         v_BxTxGxK: values, same type.
         segment_BxT: integer document number of each position, contiguous in a row; None: one document a row.
         packing: where these documents lie, where `lm.model.packed.takes_packed`.
+        stream: how the rows lie on several devices, of `lm.model.sharding.stream_sharding`: each then computes its own
+            rows, and heads, which the compiler would not find out of the loops.
 
     Returns:
         Type of the queries, shape (B, T, H, K).
     """
+    given = q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT, packing
+    if stream is None or len(q_BxTxHxK) % batch_shares(stream.mesh):
+        return _local_attention(*given)
+    heads = TENSOR if k_BxTxGxK.shape[2] % stream.mesh.shape[TENSOR] == 0 else None
+    rows, cut = P(BATCH), P(BATCH, None, heads)
+    places = cut, cut, cut, rows, rows
+    return jax.shard_map(_local_attention, mesh=stream.mesh, in_specs=places, out_specs=cut, check_vma=False)(*given)
+
+
+def _local_attention(q: Array, k: Array, v: Array, segment_BxT: Array | None, packing: Packing | None) -> Array:
     if packing is not None:
-        return packed_attention(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, packing)
+        return packed_attention(q, k, v, packing)
     if jax.default_backend() != "cpu":
         # With a mask it needs an even number of positions.
-        flash = has_flash(str(q_BxTxHxK.dtype), q_BxTxHxK.shape[3]) and q_BxTxHxK.shape[1] % 2 == 0
-        implementation = "cudnn" if flash else "xla"
-        return _library_attention(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT, implementation)
-    return _attention(q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT)
+        flash = has_flash(str(q.dtype), q.shape[3]) and q.shape[1] % 2 == 0
+        return _library_attention(q, k, v, segment_BxT, "cudnn" if flash else "xla")
+    return _attention(q, k, v, segment_BxT)

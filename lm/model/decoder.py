@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import NamedSharding
 
 from lm.errors import InputError
 from lm.model.attention import causal_attention
@@ -23,6 +24,7 @@ from lm.model.elementwise import activated, layer_norm, rms_norm
 from lm.model.matmul import matmul, narrow, rounded_back
 from lm.model.packed import packing_of, takes_packed
 from lm.model.parameters import parameters
+from lm.model.sharding import placed
 
 Array = jax.Array
 
@@ -157,18 +159,25 @@ class Block(_Parameters):
 class Decoder(_Parameters):
     """Maps token ids to the logits of the next one."""
 
-    def __init__(self, config: ModelConfig, arrays: Mapping[str, Array]):
-        """Take the arrays of every parameter of the table `lm.model.parameters.parameters`, by name."""
+    def __init__(self, config: ModelConfig, arrays: Mapping[str, Array], stream: NamedSharding | None = None):
+        """Take the parameters.
+
+        Args:
+            config: of the model.
+            arrays: of every parameter of the table `lm.model.parameters.parameters`, by name.
+            stream: how the residual stream lies on several devices, of `lm.model.sharding.stream_sharding`.
+        """
         super().__init__(config, {name: array for name, array in arrays.items() if not name.startswith("blocks.")})
         inner = {name.removeprefix("blocks."): array for name, array in arrays.items() if name.startswith("blocks.")}
         self.blocks = Block(config, inner)
+        self.stream = stream
 
     def embed(self, token: Array, position: Array) -> Array:
         """Return the residual stream before the first block, float32, shape (N, D), of N ids and their positions."""
         x_NxD = self.read("embedding")[token.reshape(-1)]
         if self.config.position == "learned":
             x_NxD = x_NxD + self.read("position")[position.reshape(-1)]
-        return x_NxD.astype(jnp.float32)
+        return placed(x_NxD.astype(jnp.float32), self.stream)
 
     def angles(self, position_BxT: Array) -> tuple[Array, Array] | None:
         """Return cos and sin of the rotary angles, each (B, T, 1, R/2); None without rotary positions."""
@@ -205,8 +214,8 @@ class Decoder(_Parameters):
             state = jax.tree.map(lambda whole: layer_in_loop(whole, step), stacked) if collect else step
             block = nnx.merge(graph, state)
             q, k, v = block.project(x_NxD, cos_sin, (B, T))
-            mixed = checkpoint_name(causal_attention(q, k, v, segment_BxT, packed), "matmul")
-            return block.finish(x_NxD, mixed), (k, v) if collect else None
+            mixed = checkpoint_name(causal_attention(q, k, v, segment_BxT, packed, self.stream), "matmul")
+            return placed(block.finish(x_NxD, mixed), self.stream), (k, v) if collect else None
 
         if self.config.remat == "matmuls":
             layer = jax.checkpoint(layer, policy=_keeps_products)

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lm.errors import InputError
@@ -79,6 +79,27 @@ def shardings(config: ModelConfig, mesh: Mesh) -> dict[str, NamedSharding]:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Return where arrays with rows of a batch in front live."""
     return NamedSharding(mesh, P(BATCH))
+
+
+def batch_shares(mesh: Mesh | AbstractMesh) -> int:
+    """Return into how many shares the rows of a batch are cut."""
+    return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
+def stream_sharding(mesh: Mesh) -> NamedSharding | None:
+    """Return how the residual stream (N, D) of a decoder lies: its positions shared out, its width whole.
+
+    Left to itself, the compiler cuts the width, as the matrices are cut, and sends the positions of all devices to
+    each. None on a single device.
+    """
+    return batch_sharding(mesh) if mesh.size > 1 else None
+
+
+def placed(x_NxD: jax.Array, stream: NamedSharding | None) -> jax.Array:
+    """Return a residual stream, lying as it should; what cannot be shared out evenly, as the compiler likes."""
+    if stream is None or len(x_NxD) % batch_shares(stream.mesh):
+        return x_NxD
+    return jax.lax.with_sharding_constraint(x_NxD, stream)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -19,7 +19,7 @@ from lm.data.mixture import Part
 from lm.errors import InputError
 from lm.model.config import ModelConfig
 from lm.model.decoder import Decoder, named
-from lm.model.sharding import batch_sharding, make_mesh
+from lm.model.sharding import batch_sharding, make_mesh, stream_sharding
 from lm.train.checkpoint import Checkpoints
 from lm.train.config import TrainConfig
 from lm.train.distributed import global_batch, stop_flags
@@ -159,11 +159,11 @@ def train(
             stop = told if jax.process_count() > 1 else listener.number > 0
             pending = (step, measures)
             if observe and step in observe[0]:
-                observe[1](step, Decoder(model, state.parameters))
+                observe[1](step, Decoder(model, state.parameters, stream_sharding(mesh)))
             if checkpoints and (stop or step == config.steps or step % config.save_every == 0):
                 fetch()  # what is saved must be finite, and the metrics complete
                 checkpoints.save(step, state, {"data": loader.get_state(), "metrics": recorder.note()})
             if stop and step < config.steps:
                 raise Stopped(listener.number or signal.SIGTERM, step)
         fetch()
-    return Decoder(model, state.parameters)
+    return Decoder(model, state.parameters, stream_sharding(mesh))

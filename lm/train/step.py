@@ -14,9 +14,9 @@ from jax.sharding import PartitionSpec as P
 from lm.model.config import ModelConfig
 from lm.model.decoder import Decoder, starting_arrays
 from lm.model.packed import PADDING
-from lm.model.sharding import BATCH, replicated, shardings
+from lm.model.sharding import BATCH, batch_shares, replicated, shardings, stream_sharding
 from lm.train.config import TrainConfig, learning_rate, optimizer
-from lm.train.loss import cross_entropy
+from lm.train.loss import cross_entropy, default_chunk
 
 Array = jax.Array
 Leaf = Any  # an array, or in trees of the same form its shape or its sharding
@@ -82,27 +82,47 @@ def stop_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def loss_sum(
-    model: ModelConfig, chunk: int, parameters: Parameters, batch: Batch, across: bool = False
+    model: ModelConfig,
+    chunk: int,
+    parameters: Parameters,
+    batch: Batch,
+    across: bool = False,
+    stream: NamedSharding | None = None,
 ) -> tuple[Array, Array]:
     """Return the sum of negative log-likelihoods of rows (B, T), in nats, and the number of targets."""
-    decoder = Decoder(model, parameters)
+    decoder = Decoder(model, parameters, stream)
+    if stream is not None:
+        chunk = (chunk or default_chunk()) * batch_shares(stream.mesh)  # each device has its share of a chunk
     states_NxD = decoder.hidden(batch.inputs, None if across else batch.segments)
     weights_N = (batch.segments.reshape(-1) != PADDING).astype(jnp.float32)
     return cross_entropy(states_NxD, decoder.head_weight(), batch.targets.reshape(-1), weights_N, chunk, model.compute)
 
 
 def gradient(
-    model: ModelConfig, chunk: int, parameters: Parameters, batch: Batch, across: bool = False
+    model: ModelConfig,
+    chunk: int,
+    parameters: Parameters,
+    batch: Batch,
+    across: bool = False,
+    stream: NamedSharding | None = None,
 ) -> tuple[Array, Parameters]:
     """Return the mean loss over all targets of the batch and its gradient, part after part.
 
     Each part adds its sum divided by the number of targets of the whole batch, so that parts with more padding
     weigh less, as they do in one piece.
+
+    Args:
+        model: sizes.
+        chunk: tokens whose logits each device has in memory at a time; 0: `lm.train.loss.default_chunk`.
+        parameters: of the model.
+        batch: rows.
+        across: attention crosses documents.
+        stream: see `lm.model.decoder.Decoder`.
     """
     count = jnp.maximum(jnp.sum(batch.segments != PADDING).astype(jnp.float32), 1.0)
 
     def mean(parameters: Parameters, part: Batch) -> Array:
-        return loss_sum(model, chunk, parameters, part, across)[0] / count
+        return loss_sum(model, chunk, parameters, part, across, stream)[0] / count
 
     one = jax.value_and_grad(mean)
     if len(batch.inputs) == 1:
@@ -140,6 +160,7 @@ def _recipe(config: TrainConfig) -> TrainConfig:
 def _compiled(model: ModelConfig, config: TrainConfig, mesh: Mesh) -> tuple[Callable[..., Any], ...]:
     transform, rate = optimizer(model, config), learning_rate(config)
     places, whole = state_shardings(model, config, mesh), replicated(mesh)
+    stream = stream_sharding(mesh)
 
     def given(parameters: Parameters) -> State:
         return _begin(model, config, parameters)
@@ -148,7 +169,7 @@ def _compiled(model: ModelConfig, config: TrainConfig, mesh: Mesh) -> tuple[Call
         return _begin(model, config, starting_arrays(model, seed))
 
     def update(state: State, batch: Batch, stop: Array) -> tuple[State, Measures]:
-        loss, slope = gradient(model, config.loss_chunk, state.parameters, batch, config.across)
+        loss, slope = gradient(model, config.loss_chunk, state.parameters, batch, config.across, stream)
         squares = {name: jnp.sum(jnp.square(leaf)) for name, leaf in slope.items()}
         changes, moments = transform.update(slope, state.optimizer, state.parameters)
         measures = Measures(
