@@ -5,6 +5,7 @@ Prints JSON: bytes that a device receives, by program, mesh and rows of a batch.
 
 import json
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ def training(sizes, rows):
     place = step.batch_sharding(mesh)
     array = jax.ShapeDtypeStruct((1, rows, MODEL.context), jnp.int32, sharding=place)
     stop = jax.ShapeDtypeStruct((mesh.size,), jnp.int32, sharding=step.stop_sharding(mesh))
-    update = step.updater(MODEL, config, mesh)
+    update: Any = step.updater(MODEL, config, mesh)
     state = step.abstract_state(MODEL, config, mesh)
     return received(update.lower(state, step.Batch(array, array, array), stop).compile())
 
