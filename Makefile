@@ -23,7 +23,7 @@ check: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
 
-verify: $(VENV)/installed
+verify: $(VENV)/installed $(VENV)/tpu/installed
 	$(VENV)/bin/pytest -m slow --durations=0
 
 test-peers: $(VENV)/installed-peers
@@ -53,6 +53,11 @@ $(VENV)/installed-peers: requirements-peers.lock $(VENV)/installed
 	@$(VENV)/bin/python -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit("make: the pins of the \
 	peers are for Python 3.11 and $(VENV) has %d.%d; run make clean, then make test-peers PYTHON=python3.11" % v)'
 	$(PIP) --require-hashes -r requirements-peers.lock
+	touch $@
+
+# Apart from the other packages: where JAX finds it, it looks for a TPU.
+$(VENV)/tpu/installed: requirements-tpu.lock $(VENV)/installed
+	$(PIP) --require-hashes --no-deps --upgrade --target $(VENV)/tpu -r requirements-tpu.lock
 	touch $@
 
 clean:

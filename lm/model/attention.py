@@ -1,4 +1,4 @@
-"""Causal attention within documents: by blocks with a hand-written backward pass on the CPU, cuDNN's on the GPU.
+"""Causal attention within documents: by blocks with a hand-written backward pass on a CPU, by libraries elsewhere.
 
 For each row and head, with queries q, keys k, values v (T, K) and the set A of allowed pairs (t, c), c <= t
 and both positions in one document:
@@ -298,7 +298,7 @@ def causal_attention(
     """Return causal attention restricted to each position's own document.
 
     Query head h reads key and value head h // (H / G). Products have factors of the type of the queries and are
-    summed in float32; the softmax is float32. On a GPU, bfloat16 goes to cuDNN's flash attention.
+    summed in float32; the softmax is float32. bfloat16 goes to cuDNN's flash attention on a GPU, to JAX's on a TPU.
 
     Args:
         q_BxTxHxK: queries, float32 or bfloat16.
@@ -324,6 +324,10 @@ def causal_attention(
 def _local_attention(q: Array, k: Array, v: Array, segment_BxT: Array | None, packing: Packing | None) -> Array:
     if packing is not None:
         return packed_attention(q, k, v, packing)
+    if jax.default_backend() == "tpu" and q.dtype == jnp.bfloat16:
+        from lm.model.splash import splash_attention  # what others need not wait for
+
+        return splash_attention(q, k, v, segment_BxT)
     if jax.default_backend() != "cpu":
         # With a mask it needs an even number of positions.
         flash = has_flash(str(q.dtype), q.shape[3]) and q.shape[1] % 2 == 0
