@@ -37,7 +37,7 @@ class TrainConfig:
         accumulation: parts that a batch is cut into, one after the other, to save memory.
         save_every: updates between checkpoints.
         keep: checkpoints that are kept, the latest.
-        loss_chunk: tokens whose logits are in memory at a time; 0: as many as suit the device.
+        loss_chunk: tokens whose logits each device has in memory at a time; 0: as many as suit it.
         data: devices that hold copies of the model, each for its share of the batch.
         fsdp: devices over which parameters and batch are cut.
         tensor: devices over which heads, hidden units and vocabulary are cut.
