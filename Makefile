@@ -23,7 +23,7 @@ check: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
 
-verify: $(VENV)/installed $(VENV)/tpu/installed
+verify: $(VENV)/installed $(VENV)/tpu/installed $(VENV)/ray/installed
 	$(VENV)/bin/pytest -m slow --durations=0
 
 test-peers: $(VENV)/installed-peers
@@ -55,9 +55,9 @@ $(VENV)/installed-peers: requirements-peers.lock $(VENV)/installed
 	$(PIP) --require-hashes -r requirements-peers.lock
 	touch $@
 
-# Apart from the other packages: where JAX finds it, it looks for a TPU.
-$(VENV)/tpu/installed: requirements-tpu.lock $(VENV)/installed
-	$(PIP) --require-hashes --no-deps --upgrade --target $(VENV)/tpu -r requirements-tpu.lock
+# Apart from the other packages, for single tests: where JAX finds the compiler for TPUs, it looks for a TPU.
+$(VENV)/%/installed: requirements-%.lock $(VENV)/installed
+	$(PIP) --require-hashes --no-deps --upgrade --target $(VENV)/$* -r $<
 	touch $@
 
 clean:
