@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -36,6 +37,7 @@ pytestmark = [
 @pytest.fixture
 def cluster(tmp_path):
     """Return the address of a cluster, its environment and its two nodes, each with one core."""
+    short = tempfile.mkdtemp(prefix="ray")  # names of sockets have at most 107 characters
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     paths = os.pathsep.join((str(RAY), str(WORKER.parent), str(WORKER.parents[1])))
@@ -52,7 +54,7 @@ def cluster(tmp_path):
             time.sleep(0.2)
 
     try:
-        start("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false", f"--temp-dir={tmp_path}/r")
+        start("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false", f"--temp-dir={short}")
         for _ in range(2):
             start(f"--address={address}", "--num-cpus=1", "--object-store-memory=100000000", alone=ALONE)
         yield address, environment, running[1:]
@@ -61,6 +63,7 @@ def cluster(tmp_path):
             one.send_signal(signal.SIGTERM if one is running[0] else signal.SIGKILL)
         for one in running:
             one.wait(60)
+        shutil.rmtree(short, ignore_errors=True)
 
 
 def test_a_lost_node_loses_nothing(cluster, tmp_path):
