@@ -28,7 +28,7 @@ from lm.model.decoder import positions as places
 from lm.model.matmul import matmul
 from lm.model.packed import takes_packed
 from lm.model.parameters import is_matrix
-from lm.model.sharding import placed
+from lm.model.sharding import for_rows, placed
 
 Array = jax.Array
 
@@ -98,9 +98,9 @@ def _begin(
     inputs_BxT: Array,
     segments_BxT: Array | None,
 ) -> Any:
-    model, (B, T) = Decoder(config, rest, stream), inputs_BxT.shape
+    model, (B, T) = Decoder(config, rest), inputs_BxT.shape
     place = jnp.broadcast_to(jnp.arange(T), (B, T)) if segments_BxT is None else places(segments_BxT)
-    return model.embed(inputs_BxT, place), model.angles(place)
+    return placed(model.embed(inputs_BxT, place), for_rows(stream, B)), model.angles(place)
 
 
 @partial(jax.jit, static_argnums=(0, 1), static_argnames="shape", donate_argnums=3)
@@ -114,7 +114,7 @@ def _through_block(
     *,
     shape: tuple[int, int],
 ) -> Array:
-    block = DecoderBlock(config, arrays)
+    block, stream = DecoderBlock(config, arrays), for_rows(stream, shape[0])
     q, k, v = block.project(x_NxD, cos_sin, shape)
     return placed(block.finish(x_NxD, causal_attention(q, k, v, segments_BxT, stream=stream)), stream)
 
@@ -249,7 +249,7 @@ def scores(
     config = scorer.config
     counted = takes_packed(config.compute, config.head_size)
     cut = blocks(corpus, end, context, positions(config), stride, counted=counted)
-    for block, made in in_lanes(cut, score):
+    for block, made in in_lanes(cut, score, None if scorer.stream is None else 1):
         kept = block.place >= 0
         place, found = block.place[kept], made[kept]
         wrong = np.flatnonzero(~np.isfinite(found))

@@ -30,7 +30,7 @@ from lm.model import onednn
 from lm.model.cutting import bits, block, numbers
 from lm.model.matmul import product
 from lm.model.packed import Packing, has_flash, packed_attention
-from lm.model.sharding import BATCH, TENSOR, batch_shares
+from lm.model.sharding import BATCH, TENSOR
 
 Array = jax.Array
 
@@ -217,6 +217,12 @@ def _attention_backward(kept, g_BxTxHxK: Array):
     return *backward(q, k, v, g_BxTxHxK, segment_BxT, log, delta), None
 
 
+def _add_from(x: Array, more: Array, start: int, axis: int) -> Array:
+    """Add to the last places of an axis; `x.at[].add` of the whole axis in a shard_map crashes JAX 0.11 on a CPU."""
+    rest = jax.lax.slice_in_dim(x, start, None, axis=axis)
+    return jax.lax.dynamic_update_slice_in_dim(x, rest + more, start, axis)
+
+
 def _gradients(
     q: Array, k: Array, v: Array, g: Array, segment_BxT: Array | None, log: Array, delta: Array
 ) -> tuple[Array, Array, Array]:
@@ -247,7 +253,7 @@ def _gradients(
         weight, change = (x.astype(dtype).reshape(B, G, -1, size) for x in (weight, change))
         dv.append(_mixed(weight, g_rows, transposed=True, out=dtype))
         dk.append(_mixed(change, q_rows, transposed=True, out=dtype))
-        dq = dq.at[:, :, :, rows].add(_mixed(change, k_columns).reshape(B, G, -1, T - columns.start, K))
+        dq = _add_from(dq, _mixed(change, k_columns).reshape(B, G, -1, T - columns.start, K), columns.start, 3)
     dk, dv = (_from_groups(jnp.concatenate(x, axis=2)[:, :, None]) for x in (dk, dv))
     return _from_groups(dq.astype(dtype)), dk, dv
 
@@ -272,7 +278,7 @@ def _gradients_transposed(
         change = (weight * (slope - delta_rows) * scale).astype(dtype).reshape(Z, size, -1)
         dv.append(product(weight.astype(dtype).reshape(Z, size, -1), g[:, :, rows].reshape(Z, -1, K)))
         dk.append(product(change, q[:, :, rows].reshape(Z, -1, K)))
-        dq_T = dq_T.at[..., rows].add(product(k_T[..., columns], change).reshape(Z, K, R, -1))
+        dq_T = _add_from(dq_T, product(k_T[..., columns], change).reshape(Z, K, R, -1), columns.start, 3)
     dq = jnp.moveaxis(dq_T.astype(dtype).reshape(B, G, K, R, T), (4, 2), (1, 4)).reshape(B, T, -1, K)
     dk, dv = (_from_heads(jnp.concatenate(x, axis=1)[:, None].astype(dtype), B) for x in (dk, dv))
     return dq, dk, dv
@@ -307,13 +313,13 @@ def causal_attention(
         segment_BxT: integer document number of each position, contiguous in a row; None: one document a row.
         packing: where these documents lie, where `lm.model.packed.takes_packed`.
         stream: how the rows lie on several devices, of `lm.model.sharding.stream_sharding`: each then computes its own
-            rows, and heads, which the compiler would not find out of the loops.
+            rows, which the compiler would not find out of the loops, and its own heads if "tensor" divides G.
 
     Returns:
         Type of the queries, shape (B, T, H, K).
     """
     given = q_BxTxHxK, k_BxTxGxK, v_BxTxGxK, segment_BxT, packing
-    if stream is None or len(q_BxTxHxK) % batch_shares(stream.mesh):
+    if stream is None:
         return _local_attention(*given)
     heads = TENSOR if k_BxTxGxK.shape[2] % stream.mesh.shape[TENSOR] == 0 else None
     rows, cut = P(BATCH), P(BATCH, None, heads)

@@ -24,7 +24,7 @@ from lm.model.elementwise import activated, layer_norm, rms_norm
 from lm.model.matmul import matmul, narrow, rounded_back
 from lm.model.packed import packing_of, takes_packed
 from lm.model.parameters import parameters
-from lm.model.sharding import placed
+from lm.model.sharding import for_rows, placed
 
 Array = jax.Array
 
@@ -177,7 +177,7 @@ class Decoder(_Parameters):
         x_NxD = self.read("embedding")[token.reshape(-1)]
         if self.config.position == "learned":
             x_NxD = x_NxD + self.read("position")[position.reshape(-1)]
-        return placed(x_NxD.astype(jnp.float32), self.stream)
+        return x_NxD.astype(jnp.float32)
 
     def angles(self, position_BxT: Array) -> tuple[Array, Array] | None:
         """Return cos and sin of the rotary angles, each (B, T, 1, R/2); None without rotary positions."""
@@ -204,7 +204,7 @@ class Decoder(_Parameters):
         """Return the residual stream after the last block, and keys and values (L, B, T, G, K) if asked for."""
         (B, T), segment_BxT = token_BxT.shape, None if most == 1 else segment_BxT
         place = jnp.broadcast_to(jnp.arange(T), (B, T)) if segment_BxT is None else positions(segment_BxT)
-        cos_sin, packed = self.angles(place), None
+        cos_sin, packed, stream = self.angles(place), None, for_rows(self.stream, B)
         if segment_BxT is not None and most is not None and takes_packed(self.config.compute, self.config.head_size):
             packed = packing_of(segment_BxT, most)
         graph, stacked = nnx.split(self.blocks)
@@ -214,8 +214,8 @@ class Decoder(_Parameters):
             state = jax.tree.map(lambda whole: layer_in_loop(whole, step), stacked) if collect else step
             block = nnx.merge(graph, state)
             q, k, v = block.project(x_NxD, cos_sin, (B, T))
-            mixed = checkpoint_name(causal_attention(q, k, v, segment_BxT, packed, self.stream), "matmul")
-            return placed(block.finish(x_NxD, mixed), self.stream), (k, v) if collect else None
+            mixed = checkpoint_name(causal_attention(q, k, v, segment_BxT, packed, stream), "matmul")
+            return placed(block.finish(x_NxD, mixed), stream), (k, v) if collect else None
 
         if self.config.remat == "matmuls":
             layer = jax.checkpoint(layer, policy=_keeps_products)
@@ -224,7 +224,7 @@ class Decoder(_Parameters):
         # Layers in a row are faster, as nothing is cut from stacked arrays, at the price of compiling each.
         unroll = self.config.layers if self.config.layers <= UNROLLED else 1
         steps = jnp.arange(self.config.layers) if collect else stacked
-        return jax.lax.scan(layer, self.embed(token_BxT, place), steps, unroll=unroll)
+        return jax.lax.scan(layer, placed(self.embed(token_BxT, place), stream), steps, unroll=unroll)
 
     def head(self, hidden_NxD: Array) -> Array:
         """Return logits, float32, shape (N, V), from normalised states."""

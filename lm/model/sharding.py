@@ -95,11 +95,14 @@ def stream_sharding(mesh: Mesh) -> NamedSharding | None:
     return batch_sharding(mesh) if mesh.size > 1 else None
 
 
+def for_rows(stream: NamedSharding | None, rows: int) -> NamedSharding | None:
+    """Return how the stream of so many rows lies; None, as the compiler likes, if they cannot be shared out evenly."""
+    return stream if stream is not None and rows % batch_shares(stream.mesh) == 0 else None
+
+
 def placed(x_NxD: jax.Array, stream: NamedSharding | None) -> jax.Array:
-    """Return a residual stream, lying as it should; what cannot be shared out evenly, as the compiler likes."""
-    if stream is None or len(x_NxD) % batch_shares(stream.mesh):
-        return x_NxD
-    return jax.lax.with_sharding_constraint(x_NxD, stream)
+    """Return a residual stream, lying as it should."""
+    return x_NxD if stream is None else jax.lax.with_sharding_constraint(x_NxD, stream)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
