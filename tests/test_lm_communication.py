@@ -16,6 +16,7 @@ import pytest
 from communication_worker import MESHES, MODEL, ROWS
 
 from lm.model.parameters import parameters
+from lm.train.step import shared_chunk
 
 WORKER = pathlib.Path(__file__).parent / "communication_worker.py"
 
@@ -31,6 +32,12 @@ def sent():
 
 def weight_bytes(prefix=""):
     return 4 * sum(math.prod(one.shape) for name, one in parameters(MODEL).items() if name.startswith(prefix))
+
+
+def test_chunks_are_cut_evenly_if_that_takes_few():
+    assert shared_chunk(1024, 4 * 2048, 4) == 4 * 1024
+    assert shared_chunk(1024, 4 * 2560, 4) == 4 * 640
+    assert shared_chunk(1024, 4 * 2053, 4) == 4 * 685  # a prime: three chunks, of which the last is shorter
 
 
 def streams(mesh, rows):

@@ -92,20 +92,22 @@ def loss_sum(
     """Return the sum of negative log-likelihoods of rows (B, T), in nats, and the number of targets."""
     decoder = Decoder(model, parameters, stream)
     if stream is not None:
-        chunk = _shared_chunk(chunk or default_chunk(), batch.inputs.size, batch_shares(stream.mesh))
+        chunk = shared_chunk(chunk or default_chunk(), batch.inputs.size, batch_shares(stream.mesh))
     states_NxD = decoder.hidden(batch.inputs, None if across else batch.segments)
     weights_N = (batch.segments.reshape(-1) != PADDING).astype(jnp.float32)
     return cross_entropy(states_NxD, decoder.head_weight(), batch.targets.reshape(-1), weights_N, chunk, model.compute)
 
 
-def _shared_chunk(chunk: int, tokens: int, shares: int) -> int:
+def shared_chunk(chunk: int, tokens: int, shares: int) -> int:
     """Return the tokens of a chunk on all devices together: each has an equal part of each chunk.
 
-    A part has at most `chunk` tokens, and what each device has is cut evenly, so that no token changes its device.
+    A part has at most `chunk` tokens. What each device has is cut evenly, so that no token changes its device, unless
+    that takes over twice as many chunks.
     """
     own = -(-tokens // shares)
-    count = next(number for number in range(-(-own // chunk), own + 1) if own % number == 0)
-    return own // count * shares
+    least = -(-own // chunk)
+    count = next((number for number in range(least, 2 * least + 1) if own % number == 0), least)
+    return -(-own // count) * shares
 
 
 def gradient(
