@@ -22,7 +22,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "matplotlib", "t
 
 
 def plain(value: Any) -> Any:
-    """Return `value` in the types that JSON has; arrays become lists, non-finite floats are refused.
+    """Return `value` in the types that JSON has: arrays become lists, paths texts; non-finite floats are refused.
 
     Raises:
         TypeError: a type without a JSON counterpart.
@@ -30,6 +30,8 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

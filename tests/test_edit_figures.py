@@ -38,9 +38,9 @@ def test_statistics_are_drawn_whatever_the_text_spells():
     made = Decisions(number, yes, no, tokens[::-1].copy(), number, number)
     found = Statistics(EditConfig(select="band", threshold=0.5, upper=0.9, delete_below=0.001))
     for domain in (TEXT, "b"):
-        found.add(document, made, domain)
+        found.add([document], [made], [domain])
         found.add_sampled(document, made, domain, number, tokenizer)
-    found.add(document, made._replace(token=tokens), "nothing changed")
+    found.add([document], [made._replace(token=tokens)], ["nothing changed"])
     drawn = _drawn(editing.picture(summary(found, tokenizer)))
     assert drawn == _drawn(editing.picture(summary(found, tokenizer)))
     assert _drawn(editing.picture(summary(Statistics(PRESETS["filter"]), tokenizer))) != drawn

@@ -52,7 +52,7 @@ def content():
     number[selected] = 0.0123
     made = Decisions(np.full(M, 0.9912, np.float32), selected, deleted, token, number, np.full(M, 0.25, np.float32))
     found = Statistics(PRESETS["released"])
-    found.add(document, made, DOMAIN)
+    found.add([document], [made], [DOMAIN])
     found.add_sampled(document, made, DOMAIN, np.full(M, 0.5, np.float32), tokenizer)
     read = summary(found, tokenizer)
     read["documents"][0]["document"] = KEY

@@ -61,7 +61,7 @@ def cases(tokenizer):
 def _of(cases, tokenizer):
     found = Statistics(CONFIG)
     for document, decisions, domain, after in cases:
-        found.add(document, decisions, domain)
+        found.add([document], [decisions], [domain])
         found.add_sampled(document, decisions, domain, after, tokenizer)
     return found
 
@@ -179,7 +179,7 @@ def test_positions_near_a_threshold_are_counted_on_their_side(tokenizer):
     no = np.zeros(M, bool)
     made = Decisions(probability, no, no, document.tokens, probability, probability)
     found = Statistics(PRESETS["paper"])
-    found.add(document, made, "near")
+    found.add([document], [made], ["near"])
     # float32 moves each by 3e-8 at most, much less than any distance is from a limit.
     near = {row["relative_distance"]: row for row in summary(found, tokenizer)["total"]["near"]}
     counts = {share: (row["at_or_above"], row["below"]) for share, row in near.items()}
@@ -272,7 +272,7 @@ def test_domains_beyond_the_limit_are_counted_together(cases, tokenizer, monkeyp
     monkeypatch.setattr(statistics, "DOMAINS", 3)
     found = Statistics(CONFIG)
     for number, (document, decisions, *_) in enumerate(cases):
-        found.add(document, decisions, f"domain {number}" + "x" * 200)
+        found.add([document], [decisions], [f"domain {number}" + "x" * 200])
     domains = summary(found, tokenizer)["domains"]
     assert len(domains) == 4
     assert domains["(others)"]["documents"] == len(cases) - 3

@@ -116,7 +116,7 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer):
         """Start with empty tables."""
         self._tokenizer, self._kind = tokenizer, np.dtype(token_type(tokenizer.size))
-        self._width = np.array([len(tokenizer.decode([number])) for number in range(tokenizer.size)])
+        self._width = np.array([len(content) for content in tokenizer.bytes])
         if tokenizer.like_gpt2:
             parts = _Table(_PART, self._kind, self._learn)
             self._table = _Table(_WORD, self._kind, parts)

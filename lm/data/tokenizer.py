@@ -111,12 +111,13 @@ class Tokenizer:
             raise InputError("the tokenizer is not a BPE; use a model with a byte-level BPE tokenizer")
         self.size: int = max(ids.values()) + 1
         """Number of ids, special tokens included: the rows of the embedding that are used."""
-        self._bytes = [b""] * self.size
+        self.bytes: list[bytes] = [b""] * self.size
+        """What each id stands for, by id; special tokens stand for nothing."""
         for token, number in ids.items():
             if number not in added:
-                self._bytes[number] = _bytes_of(token)
+                self.bytes[number] = _bytes_of(token)
             elif not added[number].special:
-                self._bytes[number] = added[number].content.encode()
+                self.bytes[number] = added[number].content.encode()
         end_name = next((name for name in (*END_NAMES, end_name) if name in self._special), None)
         if end_name is None:
             raise InputError(
@@ -174,7 +175,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> bytes:
         """Return the bytes of the ids; sampled ids need not be valid UTF-8, and special tokens are nothing."""
-        return b"".join([self._bytes[number] for number in ids])
+        return b"".join([self.bytes[number] for number in ids])
 
     def round_trips(self, text: str) -> bool:
         """Return whether decoding the text's ids gives its bytes; some published tokenizers normalise."""

@@ -41,12 +41,17 @@ class TokenizedDocument:
     text: bytes
 
 
+def joined(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Return columns over the tokens of some documents, one after the other; of one document itself, not a copy."""
+    return np.asarray(columns[0]) if len(columns) == 1 else np.concatenate(columns)
+
+
 class Vocabulary:
     """Bytes of each token."""
 
     def __init__(self, tokenizer: Tokenizer):
         """Read them from a tokenizer; special tokens have none."""
-        self.bytes = [tokenizer.decode([number]) for number in range(tokenizer.size)]
+        self.bytes = tokenizer.bytes
         """By id."""
         self.widths = np.array([len(content) for content in self.bytes], np.int64)
         """Number of bytes of each token, int64."""
@@ -242,7 +247,7 @@ def drawable(tokenizer: Tokenizer, vocabulary: int) -> np.ndarray:
         tokenizer: of the prior.
         vocabulary: V, rows of the prior's embedding; those beyond the tokenizer's ids are padding.
     """
-    whole = [_whole(tokenizer.decode([number])) for number in range(tokenizer.size)]
+    whole = list(map(_whole, tokenizer.bytes))
     return np.pad(np.array(whole, bool), (0, vocabulary - tokenizer.size))
 
 
@@ -255,14 +260,13 @@ def inside(tokenizer: Tokenizer, vocabulary: int, unit: Unit) -> np.ndarray:
         unit: in a line those without a line break; in a paragraph those without one that do not leave a line blank,
             as nothing but white space may.
     """
-    tokens = [tokenizer.decode([number]) for number in range(tokenizer.size)]
     match unit:
         case "file":
-            kept = [True] * len(tokens)
+            kept = [True] * tokenizer.size
         case "line":
-            kept = [not {10, 13} & set(content) for content in tokens]
+            kept = [not {10, 13} & set(content) for content in tokenizer.bytes]
         case "paragraph":
-            kept = [b"\n" not in content and bool(content.strip()) for content in tokens]
+            kept = [b"\n" not in content and bool(content.strip()) for content in tokenizer.bytes]
     return np.pad(np.array(kept, bool), (0, vocabulary - tokenizer.size))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from lm.data.tokenizer import Tokenizer
 from lm.editing.config import EditConfig
 from lm.editing.decide import Decisions
-from lm.editing.documents import DocumentEncoder, TokenizedDocument
+from lm.editing.documents import DocumentEncoder, TokenizedDocument, joined
 from lm.editing.prior import Prior, decisions, probabilities
 from lm.editing.statistics import sampled
 
@@ -33,11 +33,12 @@ class Edit(NamedTuple):
     decisions: Decisions
     after: np.ndarray | None
 
-    @property
-    def counts(self) -> tuple[int, int, int]:
-        """Tokens, selected tokens, changed tokens."""
-        tokens = self.document.tokens
-        return len(tokens), int(np.sum(self.decisions.selected)), int(np.sum(self.decisions.changed(tokens)))
+
+def counts(made: Sequence[Edit]) -> tuple[int, int, int]:
+    """Return how many tokens some documents have, one at least, and how many are selected and changed."""
+    tokens = joined([one.document.tokens for one in made])
+    decisions = Decisions(*map(joined, zip(*(one.decisions for one in made), strict=True)))
+    return len(tokens), int(np.sum(decisions.selected)), int(np.sum(decisions.changed(tokens)))
 
 
 class Editor:

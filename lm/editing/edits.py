@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from lm.data.readers import guarded, open_parquet
 from lm.editing.decide import Decisions
-from lm.editing.documents import TokenizedDocument, Vocabulary
+from lm.editing.documents import TokenizedDocument, Vocabulary, joined
 from lm.editing.records import Aside, Item
 from lm.editing.splice import places, spelt, splice
 from lm.errors import InputError
@@ -86,37 +86,52 @@ def edit(
     Raises:
         ValueError: a decision changes a token that is not editable.
     """
-    raws: list[bytes] = []
-    tables: list[pa.Table] = []
-    for item, document, made in zip(items, documents, decisions, strict=True):
-        index = np.flatnonzero(made.changed(document.tokens))
-        if not len(index):
-            raws.append(item.raw)
+    if not documents:
+        return Edited([], SCHEMA.empty_table())
+    token, deleted = (joined([getattr(one, name) for one in decisions]) for name in ("token", "deleted"))
+    tokens, editable = (joined([getattr(one, name) for one in documents]) for name in ("tokens", "editable"))
+    changed = np.flatnonzero(deleted | (token != tokens))
+    starts = np.cumsum([0, *(len(one.tokens) for one in documents)])
+    borders = np.searchsorted(changed, starts)  # of each document's, among all that changed
+    owner = np.repeat(np.arange(len(documents)), np.diff(borders))
+    if not editable[changed].all():
+        number = items[owner[np.argmin(editable[changed])]].number
+        raise ValueError(f"record {number}: a decision changes a token that is not editable")
+    new_token = np.where(deleted[changed], DELETED, token[changed]).astype(np.int32)
+    contents = [b"" if one == DELETED else vocabulary.bytes[one] for one in new_token.tolist()]
+    index = changed - starts[owner]
+    raws = [item.raw for item in items]
+    spans, p_old, p_new = np.zeros((len(index), 2), np.int64), *np.zeros((2, len(index)), np.float32)
+    at, old, new = [], [], []
+    for number, (first, behind) in enumerate(itertools.pairwise(borders.tolist())):
+        if first == behind:
             continue
-        if not document.editable[index].all():
-            raise ValueError(f"record {item.number}: a decision changes a token that is not editable")
-        spans = document.spans[index]
-        begins, ends = places(item, spans).T.tolist()
-        new_tokens = np.where(made.deleted, DELETED, made.token)[index].astype(np.int32)
-        news = spelt(item, [b"" if token == DELETED else vocabulary.bytes[token] for token in new_tokens.tolist()])
-        raws.append(splice(item.raw, begins, ends, news))
-        columns = [
-            pa.repeat(name, len(index)),
-            pa.repeat(pa.scalar(item.number, pa.int64()), len(index)),
-            pa.repeat(item.key, len(index)),
-            pa.array(index, pa.int32()),
-            pa.array(spans[:, 0]),
-            pa.array(spans[:, 1]),
-            pa.array(document.tokens[index]),
-            pa.array(new_tokens),
-            pa.array(np.asarray(made.probability)[index]),
-            pa.array(np.asarray(made.new_probability)[index]),
-            pa.array(begins, pa.int64()),
-            pa.array([item.raw[begin:end] for begin, end in zip(begins, ends, strict=True)], pa.binary()),
-            pa.array(news, pa.binary()),
-        ]
-        tables.append(pa.table(columns, schema=SCHEMA))
-    return Edited(raws, pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks())
+        item, made, those = items[number], decisions[number], slice(first, behind)
+        spans[those] = documents[number].spans[index[those]]
+        p_old[those], p_new[those] = made.probability[index[those]], made.new_probability[index[those]]
+        begins, ends = places(item, spans[those]).T.tolist()
+        news = spelt(item, contents[those])
+        raws[number] = splice(item.raw, begins, ends, news)
+        at += begins
+        old += [item.raw[begin:end] for begin, end in zip(begins, ends, strict=True)]
+        new += news
+    numbers, keys = pa.array([item.number for item in items], pa.int64()), pa.array([item.key for item in items])
+    columns = [
+        pa.repeat(name, len(index)),
+        numbers.take(pa.array(owner)),
+        keys.take(pa.array(owner)),
+        pa.array(index, pa.int32()),
+        pa.array(spans[:, 0]),
+        pa.array(spans[:, 1]),
+        pa.array(tokens[changed]),
+        pa.array(new_token),
+        pa.array(p_old),
+        pa.array(p_new),
+        pa.array(at, pa.int64()),
+        pa.array(old, pa.binary()),
+        pa.array(new, pa.binary()),
+    ]
+    return Edited(raws, pa.table(columns, schema=SCHEMA))
 
 
 def write_table(table: pa.Table, to: pathlib.Path) -> None:

@@ -36,14 +36,15 @@ class Moments:
         self._sums = [0] * len(self.names)
         self._products = [[0] * len(self.names) for _ in self.names]  # lower triangle
 
-    def add(self, **values: int) -> None:
-        """Count a document, given each of its numbers."""
-        row = [int(values[name]) for name in self.names]
-        self.documents += 1
-        for i, one in enumerate(row):
-            self._sums[i] += one
+    def add(self, **values: Any) -> None:
+        """Count a document, or several, given each of their numbers: whole, one or an array of one a document."""
+        # As Python's integers, of which no sum of products is too large.
+        columns = [np.atleast_1d(np.asarray(values[name])).astype(object) for name in self.names]
+        self.documents += len(columns[0])
+        for i, column in enumerate(columns):
+            self._sums[i] += int(column.sum())
             for j in range(i + 1):
-                self._products[i][j] += one * row[j]
+                self._products[i][j] += int(column @ columns[j])
 
     def merge(self, other: "Moments") -> None:
         """Add another part's documents."""

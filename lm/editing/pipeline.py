@@ -173,17 +173,17 @@ class EditDocuments(_Edit):
         """Yield the documents with their texts edited, in their order."""
         from lm.data.readers import own_id
         from lm.editing.documents import DocumentEncoder
-        from lm.editing.editor import Editor, edited_text
+        from lm.editing.editor import Editor, counts, edited_text
         from lm.editing.records import text_key
 
         del rank, world_size  # the reader's concern
-        found = iter(data or ())
-        first = next(found, None)
+        coming = iter(data or ())
+        first = next(coming, None)
         if first is None:
             return
         prior = self._prepared()
         encoder, editor = DocumentEncoder(prior.tokenizer), Editor(prior, self.config, 0.0)
-        for group in _groups(itertools.chain([first], found)):
+        for group in _groups(itertools.chain([first], coming)):
             with self.track_time("batch"):
                 # Half a surrogate pair, which JSON can spell, becomes bytes that are not UTF-8 and stay as they are.
                 texts = [one.text.encode(errors="surrogatepass") for one in group]
@@ -192,9 +192,9 @@ class EditDocuments(_Edit):
                 for one, edit in zip(group, itertools.chain.from_iterable(editor(encoder(texts, keys))), strict=True):
                     made = edited_text(edit.document, edit.decisions, prior.tokenizer)
                     one.text = made.decode(errors="surrogatepass")
-                    counts = dict(zip(("tokens", "selected", "changed"), edit.counts, strict=True))
-                    one.metadata["toedit"] = counts
-                    for name, value in counts.items():
+                    found = dict(zip(("tokens", "selected", "changed"), counts([edit]), strict=True))
+                    one.metadata["toedit"] = found
+                    for name, value in found.items():
                         self.stat_update(name, value=value)
             yield from group
 

@@ -14,13 +14,12 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from lm.data.readers import Bad, Input, format_of, refuse
 from lm.editing import edits, folder, output
 from lm.editing.chunks import Chunk, chunks
 from lm.editing.documents import DocumentEncoder, TokenizedDocument
-from lm.editing.editor import Edit, Editor
+from lm.editing.editor import Edit, Editor, counts
 from lm.editing.folder import Work
 from lm.editing.inputs import Task, shard_of
 from lm.editing.page import page
@@ -167,7 +166,7 @@ class _Read(NamedTuple):
 
 
 class _Run:
-    """Edits files one after the other; while one group of chunks is edited, the next is read."""
+    """Edits files one after the other; while a group of chunks is decided, the next is read and the last is kept."""
 
     def __init__(
         self, out: pathlib.Path, prior: Prior, settings: Settings, strict: bool, progress: Callable[[Step], None]
@@ -180,10 +179,17 @@ class _Run:
         self._open: set[Work] = set()
 
     def __call__(self, tasks: Iterable[Task]) -> None:
+        ahead = _ahead(_groups(self._read(tasks), self._group))
         try:
-            with contextlib.closing(_ahead(_groups(self._read(tasks), self._group))) as groups:
+            with concurrent.futures.ThreadPoolExecutor(1) as keeper, contextlib.closing(ahead) as groups:
+                kept: concurrent.futures.Future[None] | None = None
                 for group in groups:
-                    self._edit(group)
+                    made = self._decide(group)
+                    if kept is not None:
+                        kept.result()
+                    kept = keeper.submit(self._keep, group, made)
+                if kept is not None:
+                    kept.result()
         finally:
             for work in self._open:
                 work.close()
@@ -218,8 +224,8 @@ class _Run:
             refuse(Bad(work.task.name, aside.number, aside.reason))
         return done
 
-    def _edit(self, group: list[_Read]) -> None:
-        """Edit a group of chunks, write their parts, and finish the files that they end."""
+    def _decide(self, group: list[_Read]) -> list[Edit]:
+        """Return the edits of the documents of a group of chunks."""
         documents = [document for one in group for document in one.documents or []]
         size, bytes_ = sum(one.chunk.size for one in group), sum(len(document.text) for document in documents)
         name, told = group[-1].chunk.task.name, 0.0
@@ -228,32 +234,34 @@ class _Run:
             made += batch
             share = sum(len(one.document.text) for one in batch) / max(bytes_, 1)
             told += share * size
-            counts = np.sum([one.counts for one in batch], axis=0).tolist()
-            self._progress(Step(name, share * size, *counts))
+            self._progress(Step(name, share * size, *counts(batch)))
+        self._progress(Step(name, size - told))
+        return made
+
+    def _keep(self, group: list[_Read], made: list[Edit]) -> None:
+        """Write the parts of a group of chunks, and finish the files that they end."""
         edited = iter(made)
         for one in group:
             if one.documents is not None:
-                self._keep(one, list(itertools.islice(edited, len(one.documents))))
+                self._keep_part(one, list(itertools.islice(edited, len(one.documents))))
             if one.chunk.last:
                 one.work.finish(one.chunk.number + 1, self._settings.field, self._settings.edit)
                 self._open.discard(one.work)
                 one.work.close()
-        self._progress(Step(name, size - told))
 
-    def _keep(self, read: _Read, made: list[Edit]) -> None:
+    def _keep_part(self, read: _Read, made: list[Edit]) -> None:
         """Write the part of a chunk."""
         chunk, name = read.chunk, read.chunk.task.relative
         items = chunk.documents
-        done = edits.edit(
-            name, items, [one.document for one in made], [one.decisions for one in made], self._encoder.vocabulary
-        )
+        documents, decisions = [one.document for one in made], [one.decisions for one in made]
+        done = edits.edit(name, items, documents, decisions, self._encoder.vocabulary)
         raws = iter(done.raws)
         content = output.encode_part(
             name, chunk.items, [item.raw if item.text is None else next(raws) for item in chunk.items]
         )
         statistics = Statistics(self._settings.edit)
+        statistics.add(documents, decisions, [item.domain for item in items])
         for item, one in zip(items, made, strict=True):
-            statistics.add(one.document, one.decisions, item.domain)
             if one.after is not None:
                 statistics.add_sampled(one.document, one.decisions, item.domain, one.after, self._prior.tokenizer)
         read.work.keep(chunk, content, done.table, statistics)

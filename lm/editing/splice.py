@@ -105,10 +105,13 @@ class _Escapes(NamedTuple):
 def _escapes(literal: bytes) -> _Escapes:
     content = np.frombuffer(literal, np.uint8)
     slash = np.flatnonzero(content == ord("\\"))
-    # In a run of backslashes every second one begins an escape.
-    number = np.arange(len(slash))
-    run = np.maximum.accumulate(np.where(np.diff(slash, prepend=-2) > 1, number, 0))
-    begin = slash[(number - run) % 2 == 0]
+    begin = slash
+    if b"\\\\" in literal:  # in a run of backslashes every second one begins an escape
+        number = np.arange(len(slash))
+        run = np.maximum.accumulate(np.where(np.diff(slash, prepend=-2) > 1, number, 0))
+        begin = slash[(number - run) % 2 == 0]
+    if b"\\u" not in literal:
+        return _Escapes(begin, np.full(len(begin), 2), np.ones(len(begin), np.int64))
     by_number = content[begin + 1] == ord("u")
     digits = _DIGIT[content[begin[by_number, None] + np.arange(2, 6)]]
     unit = np.zeros(len(begin), np.int64)

@@ -6,7 +6,7 @@ SUBSTITUTIONS distinct substitutions.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from lm.data.tokenizer import Tokenizer
 from lm.editing.config import EditConfig
 from lm.editing.decide import Decisions
-from lm.editing.documents import TokenizedDocument
+from lm.editing.documents import TokenizedDocument, joined
 from lm.editing.excerpt import examples, order_of, shown
 from lm.editing.mergeable import UNIT, Frequent, Moments, Sketch, units
 
@@ -151,32 +151,48 @@ class Statistics:
             name = OTHERS
         return self._domains.setdefault(name, _Domain())
 
-    def add(self, document: TokenizedDocument, decisions: Decisions, domain: str) -> None:
-        """Count one document; for every document of a run, sampled or not.
+    def add(
+        self, documents: Sequence[TokenizedDocument], decisions: Sequence[Decisions], domains: Sequence[str]
+    ) -> None:
+        """Count documents; for every document of a run, sampled or not.
 
         Args:
-            document: original.
-            decisions: for its tokens.
-            domain: of the document.
+            documents: originals.
+            decisions: for the tokens of each.
+            domains: of the documents.
         """
-        place = self._domain(domain)
-        tokens = document.tokens
-        if not len(tokens):
-            place.empty += 1
-            return
-        deleted, changed = np.asarray(decisions.deleted), decisions.changed(tokens)
-        number = int(changed.sum())
-        place.counts.add(
-            tokens=len(tokens),
-            bytes=len(document.text),
-            editable=int(document.editable.sum()),
-            selected=int(np.asarray(decisions.selected).sum()),
-            deleted=int(deleted.sum()),
-            changed=number,
+        by_domain: dict[_Domain, list[int]] = {}
+        for number, (document, name) in enumerate(zip(documents, domains, strict=True)):
+            place = self._domain(name)
+            if len(document.tokens):
+                by_domain.setdefault(place, []).append(number)
+            else:
+                place.empty += 1
+        for place, numbers in by_domain.items():
+            self._add(place, [documents[number] for number in numbers], [decisions[number] for number in numbers])
+
+    def _add(self, place: _Domain, documents: Sequence[TokenizedDocument], decisions: Sequence[Decisions]) -> None:
+        """Count documents of one domain, none of them empty."""
+        tokens, editable = (joined([getattr(one, name) for one in documents]) for name in ("tokens", "editable"))
+        probability, selected, deleted, token, *_ = (joined(column) for column in zip(*decisions, strict=True))
+        changed = deleted | (token != tokens)
+        lengths = np.array([len(one.tokens) for one in documents])
+        starts = np.cumsum(lengths) - lengths
+        editables, selecteds, deleteds, changeds = (
+            np.add.reduceat(column, starts, dtype=np.int64) for column in (editable, selected, deleted, changed)
         )
-        place.rates.add(number / len(tokens))
-        place.near += self._near(np.asarray(decisions.probability)[document.editable])
-        new = np.where(deleted, -1, decisions.token)[changed].astype(np.int64)
+        place.counts.add(
+            tokens=lengths,
+            bytes=[len(one.text) for one in documents],
+            editable=editables,
+            selected=selecteds,
+            deleted=deleteds,
+            changed=changeds,
+        )
+        for rate in changeds / lengths:
+            place.rates.add(rate)
+        place.near += self._near(probability[editable])
+        new = np.where(deleted[changed], -1, token[changed]).astype(np.int64)
         self._substitutions.add((tokens[changed].astype(np.int64) << 32) | (new + 1))
 
     def _near(self, probability: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from paper.commands.aside import Aside
-from paper.commands.sources import is_token_folder, named, records, short_names, told_apart
+from paper.commands.sources import is_token_folder, named, records, short_names, token_folder, told_apart
 from paper.errors import InputError
 
 if TYPE_CHECKING:
@@ -108,23 +108,17 @@ class Evaluate:
         if self.csv is not None:
             write_csv(self.csv, rows)
         if self.json is not None:
-            config = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
             data = {**about, "tokens_per_second": speed, "tables": {"perplexity": rows}}
-            result = record("evaluate", config, data, time.perf_counter() - started)
+            result = record("evaluate", asdict(self), data, time.perf_counter() - started)
             write_text(self.json, json.dumps(result, indent=1, allow_nan=False) + "\n")
         return 0
 
     def _corpus(self, name: str, domain: str, tokenizer: "Tokenizer", folder: Path) -> "Corpus":
         """Return the documents of a source that are to be scored, tokenised."""
-        from lm.data import corpus
         from lm.data.tokenising import tokenize
 
         if is_token_folder(name):
-            found, notes = corpus.read(Path(name))
-            if notes.get("tokenizer_sha256") != tokenizer.sha256:
-                raise InputError(
-                    f"the tokens in {name} were made by another tokenizer; tokenize the text with this one"
-                )
+            found, _ = token_folder(name, tokenizer)
         else:
             aside = Aside()
             some = records(name, domain, aside, None if self.split == "all" else self.split)

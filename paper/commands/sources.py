@@ -4,18 +4,34 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paper.commands.aside import Aside, filled
+from paper.errors import InputError
 
 if TYPE_CHECKING:
     from lm.data.corpus import Corpus
     from lm.data.readers import Record
+    from lm.data.tokenizer import Tokenizer
 
 
 def is_token_folder(name: str) -> bool:
     """Return whether a source is a folder that `toedit tokenize` made."""
     return (Path(name) / "tokens.npy").is_file()
+
+
+def token_folder(name: str, tokenizer: "Tokenizer") -> "tuple[Corpus, dict[str, Any]]":
+    """Return the tokens in such a folder and the notes beside them.
+
+    Raises:
+        InputError: they are damaged, or another tokenizer made them.
+    """
+    from lm.data.corpus import read
+
+    found, notes = read(Path(name))
+    if notes.get("tokenizer_sha256") != tokenizer.sha256:
+        raise InputError(f"the tokens in {name} were made by another tokenizer; tokenize the text with this one")
+    return found, notes
 
 
 def named(name: str) -> str | None:

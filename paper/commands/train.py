@@ -15,7 +15,7 @@ import tyro
 
 from paper.commands.bar import share_bar
 from paper.commands.kept import Kept
-from paper.commands.sources import is_token_folder, named, short_names
+from paper.commands.sources import is_token_folder, named, short_names, token_folder
 from paper.errors import InputError
 from paper.words import warn
 
@@ -252,7 +252,6 @@ class Train:
 
     def _data(self, wanted: dict[str, Any], tokenizer: "Tokenizer") -> "Data":
         """Return the mixture; token files that are made are kept in the folder of the run."""
-        from lm.data.corpus import read
         from lm.data.mixture import Part
         from lm.train.loop import Data
 
@@ -260,11 +259,7 @@ class Train:
         names = short_names(list(wanted))
         for number, (name, share) in enumerate(wanted.items()):
             if is_token_folder(name):
-                found, notes = read(Path(name))
-                if notes.get("tokenizer_sha256") != tokenizer.sha256:
-                    raise InputError(
-                        f"the tokens in {name} were made by another tokenizer; tokenize the text with this one"
-                    )
+                found, notes = token_folder(name, tokenizer)
             else:
                 found, notes = self._kept().tokens(f"part{number}", name, names[name], tokenizer, "train")
             parts.append(Part(names[name], found, share, notes["sha256"]))
@@ -291,8 +286,7 @@ class Train:
             rows = table(join(evaluations))
             print(f"Validation (documents with at least {SCORED:,} tokens of each source):")
             show(rows)
-        config = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
-        result = record("train", config, {"tables": {"perplexity": rows}}, time.perf_counter() - started)
+        result = record("train", asdict(self), {"tables": {"perplexity": rows}}, time.perf_counter() - started)
         write_text(self.out / "result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
         print(f"The model is in {final}; try toedit evaluate --model {final} --source sotu.")
 
