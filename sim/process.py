@@ -128,9 +128,9 @@ def relabel(
         X: (T, d).
         P: (d, T), the map of a fit, w = P y.
         rows: int (n - 1, m), edited rows padded with T; used by "rows".
-        tau: (), used by "high" and "low".
-        kind: "replace" (M = I), "rows" (M from `rows`), "high" (|r_t| <= tau sigma) or "low"
-            (|r_t| >= tau sigma).
+        tau: (), used by "high" and "low"; of "ranked" the number of rows.
+        kind: "replace" (M = I), "rows" (M from `rows`), "high" (|r_t| <= tau sigma), "low" (|r_t| >= tau sigma) or
+            "ranked" (the tau rows of smallest |r_t|).
         keep: whether labels and noise are returned.
     """
     first = _real(model, X, noise)
@@ -156,7 +156,13 @@ def relabel(
                 new, share = fresh + drawn, full
             else:
                 size = jnp.abs(y - fresh)
-                edited = size <= tau * model.sigma if kind == "high" else size >= tau * model.sigma
+                match kind:
+                    case "high":
+                        edited = size <= tau * model.sigma
+                    case "low":
+                        edited = size >= tau * model.sigma
+                    case _:
+                        edited = size <= jnp.sort(size, axis=0)[tau.astype(int) - 1]
                 new, share = jnp.where(edited, fresh + drawn, y), jnp.mean(edited, axis=0, dtype=jnp.float64)
             record = _record(y, new, share, drawn, keep)
         return new, (_error(model, w), w if keep else jnp.zeros(0), record)

@@ -24,6 +24,7 @@ from sim.rules import (
     DisjointEdits,
     FixedRealShare,
     RandomEdits,
+    RankedEdits,
     Replace,
     RowEdits,
     Rule,
@@ -39,6 +40,7 @@ __all__ = [
     "DisjointEdits",
     "FixedRealShare",
     "RandomEdits",
+    "RankedEdits",
     "Replace",
     "Result",
     "RowEdits",
@@ -174,7 +176,7 @@ def trace(setting: Setting, rule: Rule, *, generations: int, seed: int, design: 
     numbers = {"generations": generations, "seed": seed, "design": design, "replicate": replicate}
     _validate(setting, rule, numbers)
     kind = _kind(rule)
-    if kind not in ("replace", "rows", "high", "low"):
+    if kind not in ("replace", "rows", "high", "low", "ranked"):
         raise InputError(f"{rule!r} appends data: trace one of the rules that relabel rows")
     with jax.enable_x64(True):
         X, P, rows = _prepare(setting, rule, generations, seed, design)
@@ -203,6 +205,8 @@ def _kind(rule: Rule) -> str:
             return "replace"
         case ConfidenceEdits(_, side):
             return side
+        case RankedEdits():
+            return "ranked"
         case Accumulate(fresh_x):
             return "accumulate-fresh" if fresh_x else "accumulate"
         case AccumulateSubsample():
@@ -220,7 +224,13 @@ def _model(setting: Setting) -> process.Model:
 
 
 def _tau(rule: Rule) -> jax.Array:
-    return jnp.asarray(float(rule.tau) if isinstance(rule, ConfidenceEdits) else 0.0)
+    match rule:
+        case ConfidenceEdits(tau):
+            return jnp.asarray(float(tau))
+        case RankedEdits(count):
+            return jnp.asarray(float(count))
+        case _:
+            return jnp.asarray(0.0)
 
 
 def _key(seed: int) -> jax.Array:

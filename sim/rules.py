@@ -101,6 +101,17 @@ class ConfidenceEdits:
     side: Literal["high", "low"] = "high"
 
 
+@dataclass(frozen=True)
+class RankedEdits:
+    """Edit n relabels the rows whose residuals |y_t - x_t . w_n| are the smallest: confident rows by quantile.
+
+    Attributes:
+        count: of rows, in every edit, in 1..T.
+    """
+
+    count: int
+
+
 Rule = (
     Replace
     | Accumulate
@@ -110,6 +121,7 @@ Rule = (
     | DisjointEdits
     | RowEdits
     | ConfidenceEdits
+    | RankedEdits
 )
 
 
@@ -141,6 +153,9 @@ def validate(rule: Rule, T: int, edits: int) -> None:
                 raise InputError(f"threshold tau is {tau}: give a finite number above 0, in units of sigma")
             if side not in ("high", "low"):
                 raise InputError(f"side is {side!r}: give 'high' or 'low'")
+        case RankedEdits(count):
+            if not _is_int(count) or not 1 <= count <= T:
+                raise InputError(f"a count of {count} rows: give an integer in 1..{T}")
         case Replace() | Accumulate() | AccumulateSubsample():
             pass
         case _:

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from paper.claims import appendix_a1, entry, ledger, method, ours_bounds, ours_exact, ours_tokens, process, table
 from paper.claims.entry import Claim, Comparison, Outcome, above, agrees, at_most, close, evaluate, exact, verdict
@@ -108,12 +109,46 @@ def test_false_alarms_are_counted_once_a_measurement():
 
 
 def test_comparisons_at_wider_intervals_are_counted_apart():
-    wide = Comparison("interval", True, {"value": 1.0}, random=True, level=0.05)
-    stated = (agrees("narrow", 1.0, 0.1, 1.0), wide, Comparison("other interval", True, {}, random=True, level=0.05))
-    text = table.summary([evaluate(Claim("both", "", "", "paper", "algebra", lambda: Outcome(stated=stated)))])
+    generator = np.random.default_rng(5)
+    seeds = {"sure": generator.normal(9, 1, 3), "hardly": np.array([1.0, 1.2, 1.9]), "not": np.array([-1.0, 0.5, 1.0])}
+    half = {name: student.interval(0.95, 2, scale=values.std(ddof=1) / 3**0.5)[1] for name, values in seeds.items()}
+    wide = [
+        Comparison(
+            name,
+            True,
+            {"value": float(values.mean()), "half_width": float(half[name]), "seeds": 3},
+            random=True,
+            level=0.05,
+        )
+        for name, values in seeds.items()
+    ]
+    stated = (agrees("narrow", 1.0, 0.1, 1.0), wide[0])
+    entries = [
+        evaluate(Claim(f"of {number}", "", "", "paper", "algebra", lambda some=some: Outcome(stated=some)))
+        for number, some in enumerate((stated, (wide[1],), (wide[2], wide[0])))
+    ]
+    text = table.summary(entries)
     assert "1 distinct comparisons of estimates at 4 standard errors" in text
-    assert "2 distinct comparisons at Student's 95 % interval" in text
-    assert "about 0.1 of them" in text
+    assert "3 distinct comparisons at Student's 95 % interval" in text
+    assert "about 0.2 of them" in text
+    # An independent correction of independently computed chances.
+    chances = [2 * student.sf(abs(one.mean()) / one.std(ddof=1) * 3**0.5, 2) for one in seeds.values()]
+    corrected = holm_by_hand(chances)
+    rows = {row["comparison"]: row for row in table.corrected(entries)}
+    assert [rows[name]["p"] for name in seeds] == pytest.approx(chances, rel=1e-9)
+    assert [rows[name]["p_holm"] for name in seeds] == pytest.approx(corrected, rel=1e-9)
+    assert chances[1] < 0.05 < corrected[1], "told alone, but not of three"
+    assert (
+        "Of all 3 together (Holm's correction) 1 tell a difference; of the entries that hold, of 1, of 2 do so" in text
+    )
+
+
+def holm_by_hand(chances):
+    """Step down: each level at which the comparison and all with smaller chances are rejected."""
+    order = np.argsort(chances)
+    levels = [chances[place] * (len(chances) - rank) for rank, place in enumerate(order)]
+    smallest = [min(1.0, max(levels[: list(order).index(place) + 1])) for place in range(len(chances))]
+    return smallest
 
 
 def test_rational_inverse_and_definiteness_against_floating_point():

@@ -229,20 +229,22 @@ def test_a_plan_of_edits_as_json(toedit, tmp_path):
 
 
 def test_the_spread_is_that_of_committed_results(monkeypatch, tmp_path):
-    """Student's half-width of 3 seeds with a standard deviation of .1 is 4.302653 x .1 / sqrt(3)."""
+    """Student's half-width of 3 seeds with a standard deviation of .08 is 4.302653 x .08 / sqrt(3)."""
     folder = tmp_path / "paper" / "results" / "experiments" / "laptop"
     folder.mkdir(parents=True)
     about = {"step": 3, "domain": "human", "seeds": 3, "change_works_se": 0.02}
     arms = [
-        {**about, "change": 0.0, "change_half_width": 0.0},
-        {**about, "change": 0.3, "change_half_width": 4.302653 * 0.1 / 3**0.5},
-        {**about, "change": 0.3, "change_half_width": 9.0, "step": 2},
+        {**about, "arm": "human", "change": 0.0, "change_half_width": 0.0},
+        {**about, "arm": "steady", "change": 0.3, "change_half_width": 4.302653 * 0.06 / 3**0.5},
+        {**about, "arm": "varied", "change": 0.3, "change_half_width": 4.302653 * 0.08 / 3**0.5},
+        {**about, "arm": "varied", "change": 0.3, "change_half_width": 9.0, "step": 2},
     ]
     (folder / "mixture.json").write_text(json.dumps({"data": {"tables": {"arms": arms}}}))
     monkeypatch.setattr(results, "ROOT", tmp_path)
     spread.cache_clear()
-    assert spread("mixture", "gpu") == (pytest.approx(0.1), 0.02, "laptop")
-    assert spread("iterate", "gpu") == (None, None, "")
+    pooled = ((0.06**2 + 0.08**2) / 2) ** 0.5
+    assert spread("mixture", "gpu") == (pytest.approx(pooled), 0.02, "laptop", pytest.approx(0.08), "varied")
+    assert spread("iterate", "gpu") == (None, None, "", None, "")
     spread.cache_clear()
 
 

@@ -14,7 +14,8 @@ from paper.report import experiments
 def results():
     whole = committed()
     rng = np.random.default_rng(0)
-    rules = ("replace", "accumulate", "accumulate-subsample", "fixed-real-share", "high-confidence", "random")
+    rules = ("replace", "accumulate", "accumulate-subsample", "fixed-real-share")
+    rules += ("high-confidence, by rank", "random, constant share")
     curves = {rule: {"error": rng.uniform(1, 3, 17), "standard_error": np.full(17, 0.1)} for rule in rules}
     live = {"mixture": whole["mixture"]["data"]}
     paper = {"paper, table 1": [[0.0, 0.0], [100.0, 0.8]]}
@@ -112,7 +113,19 @@ def test_the_report_says_what_was_live_and_what_committed(results):
     larger = results["lm_experiments"]["data"]["larger"]["committed"]
     for name, one in [*whole.items(), *larger.items()]:
         one.setdefault("question", f"the question of {name} & more")
-    live = [{"experiment": "mixture", "arm": "a", "seed": 0, "within": True, "live": "abc", "committed": "def"}]
+    live = [
+        {
+            "experiment": "mixture",
+            "arm": "a",
+            "seed": 0,
+            "live_nats": 4.5,
+            "same_seed_nats": 4.5625,
+            "within": True,
+            "change_within": False,
+            "live": "abc",
+            "committed": "def",
+        }
+    ]
     rows = {
         "beside_the_paper": beside(whole),
         "beside_the_paper_larger": beside(larger),
@@ -122,5 +135,7 @@ def test_the_report_says_what_was_live_and_what_committed(results):
     for row in rows["beside_the_paper"]:
         assert row["made"] in html
     assert "edited, models of 17M parameters" in html
-    assert "1 of 1 comparisons of models" in html
+    assert "1 of 1 comparisons of the loss of models" in html
+    assert "and 0 of 1 of its change" in html
+    assert "0.062 nats away at most" in html
     assert "&amp; more" in html or "question" in html

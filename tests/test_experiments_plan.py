@@ -220,5 +220,5 @@ def test_the_spread_over_seeds_is_pooled_over_arms():
     widths = np.asarray([one["change_half_width"] for one in rows if one["step"] == last])
     # Student's 97.5 % quantile with two degrees of freedom.
     expected = np.sqrt(np.mean(widths**2) * 3) / 4.302652729911275
-    assert spread("edited", "laptop")[0] == pytest.approx(expected)
+    assert spread("edited", "laptop").sd == pytest.approx(expected)
     assert np.median(widths) < np.sqrt(np.mean(widths**2)) / 2, "the arms differ: a median would promise too much"

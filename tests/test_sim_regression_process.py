@@ -15,6 +15,7 @@ from sim.regression import (
     DisjointEdits,
     FixedRealShare,
     RandomEdits,
+    RankedEdits,
     Replace,
     RowEdits,
     Setting,
@@ -32,6 +33,7 @@ RELABELLING = [
     RowEdits(((0, 3), (3, 29), (), (7,))),
     ConfidenceEdits(0.5),
     ConfidenceEdits(1.2, "low"),
+    RankedEdits(7),
 ]
 APPENDING = [Accumulate(), Accumulate(True), AccumulateSubsample(), AccumulateSubsample(True)]
 name = repr
@@ -65,6 +67,8 @@ def mask_rule(rule, drawn, sigma):
             return lambda n, r: np.abs(r) <= tau * sigma
         case ConfidenceEdits(tau, "low"):
             return lambda n, r: np.abs(r) >= tau * sigma
+        case RankedEdits(count):
+            return lambda n, r: np.isin(np.arange(r.size), np.argsort(np.abs(r))[:count])
         case _:  # random and disjoint rows are known only from the noise that was drawn for them
             return lambda n, r: drawn[n + 1] != 0
 
@@ -290,6 +294,9 @@ def test_bad_settings_are_refused(build, message):
         (ConfidenceEdits(0.0), "tau"),
         (ConfidenceEdits(float("nan")), "tau"),
         (ConfidenceEdits(1.0, "middle"), "side"),  # type: ignore[arg-type]
+        (RankedEdits(0), "1..30"),
+        (RankedEdits(31), "1..30"),
+        (RankedEdits(2.5), "integer"),  # type: ignore[arg-type]
         ("edit", "no rule"),
     ],
 )

@@ -11,6 +11,7 @@ from sim.regression import (
     ConfidenceEdits,
     DisjointEdits,
     RandomEdits,
+    RankedEdits,
     Replace,
     Result,
     RowEdits,
@@ -87,6 +88,12 @@ def confident_edits(tau: float) -> tuple[Mean, ...]:
     """Rows with |r_t| <= tau, Sigma_ij = 0.8^|i-j| times a scale from 1 to 100; T, d, generations of GENERAL."""
     T, d, _ = GENERAL
     return curve(general(ConfidenceEdits(tau), designs=2400, covariance=correlation(d)), T, d)
+
+
+@cache
+def ranked_edits(count: int) -> tuple[Mean, ...]:
+    """The rows with the smallest residuals, `count` in each edit; T, d, generations of GENERAL."""
+    return curve(general(RankedEdits(count), designs=2400), *GENERAL[:2])
 
 
 def correlation(d: int) -> np.ndarray:

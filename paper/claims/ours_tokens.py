@@ -294,20 +294,31 @@ def check_entropy() -> Outcome:
     )
 
 
+# Found among random sources of whole thousandths: the first two contexts have nearly the same law.
+LESS_HARM = np.array([[1, 328, 671], [1, 333, 666], [991, 8, 1]]) / 1000
+
+
+def harm_ratio(source: np.ndarray) -> float:
+    """Return KL(source || model) after one confident edit over that after a random one that changes as many tokens."""
+    editor = Editor.paper()
+    curve = iterate_edit(source, editor, 1)
+    kernel = edit_kernel(source, Editor(1e-12, editor.candidates, editor.temperature, keep_original=True))
+    pairs = stationary(source)[:, None] * source
+    share = float(curve.changed[0]) / float((pairs * (1 - kernel.unchanged)).sum())
+    return float(curve.kl[1]) / kl_rate(source, random_edit(source, kernel, share))
+
+
 def check_harm() -> Outcome:
     """KL of one confident edit against that of a random edit that changes as many tokens, exact engine."""
-    ratios = []
-    for seed in range(20):
-        source = example_source(8, 0.006, seed)
-        editor = Editor.paper()
-        curve = iterate_edit(source, editor, 1)
-        kernel = edit_kernel(source, Editor(1e-12, editor.candidates, editor.temperature, keep_original=True))
-        pairs = stationary(source)[:, None] * source
-        share = float(curve.changed[0]) / float((pairs * (1 - kernel.unchanged)).sum())
-        ratios.append(float(curve.kl[1]) / kl_rate(source, random_edit(source, kernel, share)))
+    ratios = [harm_ratio(example_source(8, 0.006, seed)) for seed in range(20)]
+    less = harm_ratio(LESS_HARM)
     return Outcome(
-        stated=(exact("confident edit worse than random at the same effective rate", 20, sum(r <= 1 for r in ratios)),),
-        headline=f"ratio of divergences {min(ratios):.1f} to {max(ratios):.1f}, median {float(np.median(ratios)):.1f}",
+        stated=(
+            exact("confident edit worse than random at the same effective rate", 20, sum(r <= 1 for r in ratios)),
+            at_most("not in a source of three tokens: the ratio is below .7", less, 0.0, 0.7),
+        ),
+        headline=f"ratio of divergences {min(ratios):.1f} to {max(ratios):.1f}, median {float(np.median(ratios)):.1f}; "
+        f"in the source of three tokens {less:.2f}",
     )
 
 
@@ -375,11 +386,13 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     _claim(
         "token-confident-harm",
-        "observed, not proved: in each of 20 random Markov sources one edit of the confident tokens (p = .99, top 8, "
-        "temperature 1) raises KL(source || model) more than a random edit that changes as many tokens",
+        "in each of 20 random Markov sources of one family (a third of the contexts has a token of .994) one edit of "
+        "the confident tokens (p = .99, top 8, temperature 1) raises KL(source || model) more than a random edit that "
+        "changes as many tokens; not so in general: in the source of three tokens with the transitions "
+        "(.001, .328, .671), (.001, .333, .666), (.991, .008, .001) it raises it less",
         check_harm,
         kind="expectation",
-        tolerance="exact engine; a statement about these 20 sources only",
+        tolerance="exact engine; a statement about these 21 sources only",
         seed=0,
     ),
 )

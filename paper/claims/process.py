@@ -98,6 +98,16 @@ def confident_rows(tau: float) -> Select:
     return select
 
 
+def ranked_rows(m: int) -> Select:
+    """Edit the m rows with the smallest |r_t|: what confidence does where its threshold is a quantile."""
+
+    def select(residual: np.ndarray, X: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+        del X, n, rng
+        return np.argsort(np.argsort(np.abs(residual), axis=1), axis=1) < m
+
+    return select
+
+
 def aligned_rows(m: int) -> Select:
     """Edit the m rows with the largest x_t1 r_t: a data-dependent choice that no statement of the paper excludes."""
 

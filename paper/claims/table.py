@@ -1,7 +1,10 @@
 """Entries as the rows, counts and sentences that `toedit claims` and the report print."""
 
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import Any
+
+from scipy.stats import t as student
 
 from paper.claims.entry import FALSE_ALARM, Claim, Comparison, Entry, Number, Verdict, chance_of_false_alarm, evaluate
 
@@ -31,6 +34,40 @@ def estimates(entries: Iterable[Entry]) -> tuple[list[Comparison], list[Comparis
     return strict, [item for item in distinct.values() if item.level != FALSE_ALARM]
 
 
+def corrected(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return the comparisons at Student's interval over seeds with their chances, alone and of so many, smallest first.
+
+    `p_holm` is the smallest family-wise level at which the comparison tells a difference (Holm 1979): the chance that
+    any of all of them does were there none.
+    """
+    rows: dict[tuple[str, tuple[tuple[str, Number], ...]], dict[str, Any]] = {}
+    for entry in entries:
+        for item in entry.comparisons:
+            if item.random and item.level != FALSE_ALARM and int(item.numbers["seeds"]) > 1:
+                value, half, seeds = (float(item.numbers[name]) for name in ("value", "half_width", "seeds"))
+                # The interval's half is its quantile times the standard error.
+                t = abs(value) / half * float(student.ppf(1 - item.level / 2, seeds - 1)) if half else inf
+                row = {"id": entry.claim.id, "comparison": item.name, "value": value, "half_width": half}
+                rows[item.name, tuple(item.numbers.items())] = row | {"p": 2 * float(student.sf(t, seeds - 1))}
+    ordered = sorted(rows.values(), key=lambda row: row["p"])
+    largest = 0.0
+    for number, row in enumerate(ordered):
+        largest = max(largest, min(1.0, (len(ordered) - number) * row["p"]))
+        row["p_holm"] = largest
+    return ordered
+
+
+def _told_of_many(entries: Sequence[Entry]) -> str:
+    """Return what Holm's correction leaves of the comparisons at Student's interval."""
+    rows = corrected(entries)
+    level = max((item.level for item in estimates(entries)[1]), default=0.0)
+    lost = {row["id"] for row in rows if row["p_holm"] > level}
+    holding = [entry.claim.id for entry in entries if entry.verdict == "holds" and entry.claim.id in lost]
+    told = sum(row["p_holm"] <= level for row in rows)
+    text = f"Of all {len(rows)} together (Holm's correction) {told} tell a difference"
+    return text + (f"; of the entries that hold, {', '.join(holding)} do so alone only." if holding else ".")
+
+
 def summary(entries: Sequence[Entry]) -> str:
     """Return the counts, and what the tests could have got wrong by chance, in a few sentences."""
     parts = []
@@ -53,7 +90,8 @@ def summary(entries: Sequence[Entry]) -> str:
     if wider:
         parts.append(
             f"{len(wider)} distinct comparisons at Student's 95 % interval over the seeds: were there no differences "
-            f"at all, about {sum(item.level for item in wider):.1f} of them would be taken for one by chance."
+            f"at all, about {sum(item.level for item in wider):.1f} of them would be taken for one by chance. "
+            + _told_of_many(entries)
         )
     broken = [entry.claim.id for entry in entries if entry.ours_broken]
     if broken:
@@ -138,5 +176,6 @@ def as_data(entries: Sequence[Entry]) -> dict[str, Any]:
         "tables": {
             "ledger": [row(entry) for entry in entries],
             "comparisons": [line for entry in entries for line in detail(entry)],
+            **({"corrected": rows} if (rows := corrected(entries)) else {}),
         },
     }

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
@@ -140,15 +140,27 @@ def processes() -> int:
     return os.cpu_count() or 1 if jax.default_backend() == "cpu" else 1
 
 
-@functools.cache
-def spread(name: str, preset: str) -> tuple[float | None, float | None, str]:
-    """Return how far paired differences vary, from committed results.
+class Spread(NamedTuple):
+    """How far paired differences vary, in nats a token on human text; nothing where no result tells.
 
-    Returns:
-        Standard deviation over seeds, nats a token on human text, from the variance pooled over arms (a median would
-        hide the arms that vary most); the same of the standard error over the test text's works; the preset, and its
-        size if it has several, that they are from.
+    Attributes:
+        sd: standard deviation over seeds, from the variance pooled over arms: a median would hide those that vary most.
+        works: the same of the standard error over the test text's works.
+        source: the preset, and its size if it has several, that they are from.
+        largest: standard deviation of the arm that varies most.
+        arm: its name.
     """
+
+    sd: float | None = None
+    works: float | None = None
+    source: str = ""
+    largest: float | None = None
+    arm: str = ""
+
+
+@functools.cache
+def spread(name: str, preset: str) -> Spread:
+    """Return how far paired differences of an experiment vary, from committed results."""
     from scipy.stats import t as student
 
     from lm.experiments.tables import LEVEL
@@ -163,15 +175,24 @@ def spread(name: str, preset: str) -> tuple[float | None, float | None, str]:
             last = max(row["step"] for row in rows)
             # The human-only arm differs from itself by nothing.
             rows = [row for row in rows if row["step"] == last and row["domain"] == "human" and row["change"]]
-            sds = [
-                row["change_half_width"] * math.sqrt(row["seeds"]) / student.ppf((1 + LEVEL) / 2, row["seeds"] - 1)
+            sds = {
+                row["arm"]: row["change_half_width"]
+                * math.sqrt(row["seeds"])
+                / student.ppf((1 + LEVEL) / 2, row["seeds"] - 1)
                 for row in rows
                 if row["change_half_width"]
-            ]
+            }
             works = [row["change_works_se"] for row in rows if row["change_works_se"]]
             if sds:
-                return _pooled(sds), _pooled(works) if works else None, found.relative_to(folder).as_posix()
-    return None, None, ""
+                arm = max(sds, key=sds.__getitem__)
+                return Spread(
+                    _pooled([*sds.values()]),
+                    _pooled(works) if works else None,
+                    found.relative_to(folder).as_posix(),
+                    float(sds[arm]),
+                    arm,
+                )
+    return Spread()
 
 
 def _pooled(deviations: list[float]) -> float:
@@ -189,9 +210,9 @@ def plans(name: str, preset_name: str, preset: "Preset", folder: Path | None) ->
     """
     from lm.experiments.plan import plan
 
-    sd, works, _ = spread(name, preset_name)
+    found = spread(name, preset_name)
     return {
-        variant: plan(name, size, sd, works, folder and variant_folder(folder, variant), variant)
+        variant: plan(name, size, found.sd, found.works, folder and variant_folder(folder, variant), variant)
         for variant, size in preset.sizes(name).items()
     }
 
@@ -226,7 +247,7 @@ def tell(
     console, experiment = Console(highlight=False), find_experiment(name)
     console.print(f"[bold]{name}[/bold] ({preset_name}, for {preset.machine}): {experiment.question}")
     console.print(f"Beside the paper: {experiment.paper}.")
-    sd, works, source = spread(name, preset_name)
+    vary = spread(name, preset_name)
     count = processes() if count is None else count
     peak: dict[Any, float] = {}
     variants = {}
@@ -238,7 +259,7 @@ def tell(
         # What takes days here is meant for another machine, and so is its text.
         here = seconds is not None and seconds < LONGEST
         rates = _rates(name, size, variant_folder(folder, variant), sample if here else 0)
-        show(console, one, seconds, rates, source, size, count)
+        show(console, one, seconds, rates, vary, size, count)
         if seconds is not None:
             found = ", ".join(f"{rate:.2g} ({compute})" for compute, rate in peak.items())
             console.print(f"A matmul's rate, measured now beside whatever else runs here: {found or 'none'} FLOP/s.")
@@ -246,7 +267,13 @@ def tell(
             **asdict(one),
             "gpu_hours_left": one.gpu_hours,
             "seconds_left_here": seconds,
-            "spread": {"over_seeds": sd, "over_works": works, "of_preset": source or None},
+            "spread": {
+                "over_seeds": vary.sd,
+                "over_works": vary.works,
+                "of_preset": vary.source or None,
+                "largest_over_seeds": vary.largest,
+                "of_arm": vary.arm or None,
+            },
             "edit_rates": [asdict(rate) for rate in rates],
         }
     return {"preset": preset_name, "peak_flops": peak, "variants": variants}
@@ -276,7 +303,7 @@ def show(
     planned: "Planned",
     seconds: float | None,
     rates: "list[Rate]",
-    source: str,
+    vary: Spread,
     preset: "Preset",
     count: int,
 ) -> None:
@@ -287,13 +314,13 @@ def show(
         planned: to print.
         seconds: that it takes here; None where it is not meant to run.
         rates: effective edit rates.
-        source: preset of the models that the spread is from.
+        vary: how far its paired differences vary.
         preset: of the experiment.
         count: processes that make the models.
     """
     from rich.table import Table
 
-    from lm.experiments.plan import GPU_START_SECONDS, GPU_UTILISATION, KINDS, POWER, UTILISATION
+    from lm.experiments.plan import GPU_START_SECONDS, GPU_UTILISATION, KINDS, POWER, UTILISATION, detectable
     from paper.commands.edit import duration
 
     setup, counts = preset.setup, planned.counts
@@ -326,11 +353,17 @@ def show(
     if planned.effect is None:
         console.print(f"Smallest effect that it would show: {planned.effect_reason}.")
     else:
-        of = f", from the preset {source}"
+        of = f", of all arms pooled, from the preset {vary.source}"
         console.print(
             f"Smallest effect that it would show, with a probability of {POWER:.0%}: {planned.effect:.2g} nats a token "
             f"({math.expm1(planned.effect):.1%} of perplexity); {planned.effect_reason}{of}."
         )
+        most, _ = detectable(vary.largest, vary.works, len(preset.seeds))
+        if most is not None:
+            console.print(
+                f"Of {vary.arm}, which varied most there (standard deviation {vary.largest:.2g}): {most:.2g} nats a "
+                "token."
+            )
     if rates:
         drawn = Table("arm", "effective edit rate", "standard error", "tokens scored", "from", "verdict")
         for rate in rates:

@@ -10,6 +10,7 @@ from sim.regression import (
     DisjointEdits,
     FixedRealShare,
     RandomEdits,
+    RankedEdits,
     Replace,
     Rule,
     Setting,
@@ -102,13 +103,16 @@ def _rules(config: dict) -> dict[str, Rule]:
         "fixed-real-share": FixedRealShare(config["real_share"]),
         "random": RandomEdits(geometric_counts(T, config["random_share"], config["random_decay"], n)),
         "disjoint": DisjointEdits(_blocks(config)),
+        "random, constant share": RandomEdits((round(share * T),) * (n - 1)),
         "high-confidence": ConfidenceEdits(threshold_for_share(T, d, share, "high-confidence"), "high"),
+        "high-confidence, by rank": RankedEdits(round(share * T)),
         "low-confidence": ConfidenceEdits(threshold_for_share(T, d, share, "low-confidence"), "low"),
     }
 
 
 def _theory(config: dict) -> dict[str, Line]:
     T, d, n, draws, seed = (config[key] for key in ("T", "d", "generations", "theory_draws", "seed"))
+    constant = (round(config["confidence_share"] * T),) * (n - 1)
     exact = {
         "replace": closed_forms.replace_curve(n),
         "accumulate": closed_forms.accumulate_same_x(n),
@@ -120,6 +124,7 @@ def _theory(config: dict) -> dict[str, Line]:
         "accumulate-subsample": accumulate_subsample(T, d, n, draws=draws, seed=seed),
         "fixed-real-share": fixed_real_share(T, d, relabelled, n, draws=draws, seed=seed),
         "random": random_edits(T, d, counts, draws=draws, seed=seed),
+        "random, constant share": random_edits(T, d, constant, draws=draws, seed=seed),
         "disjoint": disjoint_edits(T, d, consecutive_blocks(_blocks(config), T), draws=draws, seed=seed),
     }
     lines: dict[str, Line] = {name: (curve.tolist(), [0.0] * n) for name, curve in exact.items()}

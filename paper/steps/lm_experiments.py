@@ -135,9 +135,10 @@ def _reported(row: dict[str, Any], whole: dict[str, Any]) -> bool:
 
 
 def compared(name: str, live: dict[str, Any], whole: dict[str, Any], commit: str) -> list[dict[str, Any]]:
-    """Return each live model's human loss beside that of its arm's committed replications.
+    """Return each live model's human loss, and its change, beside those of its arm's committed replications.
 
-    `half_width` is of Student's 95 % prediction interval of one new replication: t s sqrt(1 + 1/n).
+    `half_width` and `change_half_width` are of Student's 95 % prediction interval of one new replication: t s
+    sqrt(1 + 1/n). The changes, from the human-only model of the same seed, are what is reported, and vary less.
     """
     rows = []
     kept = whole["data"]["tables"]["perplexity"]
@@ -146,25 +147,37 @@ def compared(name: str, live: dict[str, Any], whole: dict[str, Any], commit: str
         if row["domain"] != "human" or row["step"] != last:
             continue
         others = [one for one in kept if (one["arm"], one["step"], one["domain"]) == (row["arm"], last, "human")]
-        values = [one["nats"] for one in others]
         same = [one["nats"] for one in others if one["seed"] == row["seed"]]
-        half = None
-        if len(values) > 1:
-            factor = float(student.ppf((1 + LEVEL) / 2, len(values) - 1)) * math.sqrt(1 + 1 / len(values))
-            half = factor * statistics.stdev(values)
-        difference = row["nats"] - statistics.fmean(values) if values else None
+        mean, half, within = _predicted([one["nats"] for one in others], row["nats"])
+        mean_change, half_change, within_change = _predicted([one["change"] for one in others], row["change"])
         rows.append(
             {
                 "experiment": name,
                 "arm": row["arm"],
                 "seed": row["seed"],
                 "live_nats": row["nats"],
-                "committed_nats": statistics.fmean(values) if values else None,
+                "committed_nats": mean,
                 "half_width": half,
                 "same_seed_nats": same[0] if same else None,
-                "within": None if half is None or difference is None else abs(difference) <= half,
+                "within": within,
+                "live_change": row["change"],
+                "committed_change": mean_change,
+                "change_half_width": half_change,
+                "change_within": within_change,
                 "live": short_commit(commit),
                 "committed": short_commit(whole["commit"]),
             }
         )
     return rows
+
+
+def _predicted(values: list[float], new: float) -> tuple[float | None, float | None, bool | None]:
+    """Return the mean of replications, their prediction interval's half-width, and whether a new one is inside.
+
+    The last two are None for fewer than two, and where all are the same, as the human-only model's changes are.
+    """
+    if len(values) < 2 or len(set(values)) == 1:
+        return (statistics.fmean(values) if values else None), None, None
+    factor = float(student.ppf((1 + LEVEL) / 2, len(values) - 1)) * math.sqrt(1 + 1 / len(values))
+    mean, half = statistics.fmean(values), factor * statistics.stdev(values)
+    return mean, half, abs(new - mean) <= half
