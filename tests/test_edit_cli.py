@@ -70,6 +70,48 @@ def test_edit_apply_and_verify(toedit, corpus, tmp_path):
     assert "1 difference: " in printed
 
 
+def test_undo_notices_a_change_outside_the_edits(toedit, corpus, tmp_path):
+    out = tmp_path / "edited"
+    assert toedit("edit", corpus, "--out", out, *FAST)[0] == 0
+    rows = (out / "b.jsonl").read_bytes()
+    (out / "b.jsonl").write_bytes(rows.replace(b'"id": "d7"', b'"id": "d9"'))
+    code, _, said = toedit("apply", "--undo", "--edits", out, "--out", tmp_path / "back")
+    assert code == 2
+    assert "b.jsonl was changed after it was edited" in said
+    assert not (tmp_path / "back" / "b.jsonl").exists()
+
+
+def test_lost_outputs_are_made_again_and_other_files_join_the_report(toedit, corpus, tmp_path):
+    out = tmp_path / "edited"
+    assert toedit("edit", corpus, "--out", out, *FAST)[0] == 0
+    kept = (out / "a.jsonl").read_bytes()
+    (out / "a.jsonl").unlink()
+    assert toedit("edit", corpus, "--out", out, *FAST)[0] == 0
+    assert (out / "a.jsonl").read_bytes() == kept
+    more = corpus.parent / "more"
+    more.mkdir()
+    (more / "c.jsonl").write_text(json.dumps({"id": "d0", "text": TEXT}) + "\n")
+    code, printed, warned = toedit("edit", more, "--out", out, *FAST)
+    assert code == 0
+    assert "3 files in" in printed
+    assert "id of an earlier one" not in warned
+    totals = json.loads((out / "stats.json").read_text())
+    assert (totals["files"], totals["total"]["documents"]) == (3, 9)
+    assert set(totals["domains"]) == {"code", "more"}
+
+
+def test_repeated_ids_and_deletions_are_told(toedit, corpus, tmp_path):
+    (corpus / "c.jsonl").write_text(json.dumps({"id": "d0", "text": TEXT}) + "\n")
+    command = ("edit", corpus, "--out", tmp_path / "out", "--prior", "tiny", "--context", 32)
+    code, printed, warned = toedit(*command, "--preset", "released-drop")
+    assert code == 0
+    assert "1 document with the id of an earlier one" in warned
+    deleted = json.loads((tmp_path / "out" / "stats.json").read_text())["total"]["deleted"]
+    assert deleted > 0
+    assert "deleted" in printed
+    assert f"{deleted:,}" in printed
+
+
 def test_options_replace_single_settings_of_a_preset(toedit, corpus, tmp_path):
     out = tmp_path / "out"
     options = ("--preset", "released-drop", "--seed", 7, "--top-k", 3, "--keep-original", "False", "--stats", 0)
@@ -214,6 +256,9 @@ def test_shards_share_a_folder(toedit, corpus, tmp_path):
         (("--prior", "nowhere"), "there is no model nowhere"),
         (("--field", "body"), ""),
         (("--data", 64), "needs 64 devices"),
+        (("--top-p", 0.5), "--top-p has no effect without --candidates top-p"),
+        (("--candidates", "all", "--top-k", 4), "--top-k has no effect without --candidates top-k"),
+        (("--upper", 0.9), "--upper has no effect without --select band"),
     ],
 )
 def test_bad_options_get_one_sentence(toedit, corpus, tmp_path, options, said):

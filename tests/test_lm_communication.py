@@ -23,7 +23,9 @@ WORKER = pathlib.Path(__file__).parent / "communication_worker.py"
 
 @functools.cache
 def sent():
-    environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    # What is sent is settled before machine code is made, which then need not be good.
+    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    environment = dict(os.environ, XLA_FLAGS=f"--xla_force_host_platform_device_count=4 {flags}")
     command = [sys.executable, str(WORKER)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

@@ -59,6 +59,12 @@ def is_done(out: pathlib.Path, relative: str) -> bool:
     return beside(out, relative, DONE).exists()
 
 
+def finished(out: pathlib.Path) -> list[str]:
+    """Return the relative names of all finished outputs of a folder, sorted."""
+    found = (path.relative_to(out) for path in out.rglob(f"*{DONE}"))
+    return sorted(path.as_posix().removesuffix(DONE) for path in found if path.parts[0] != PARTS)
+
+
 def write(out: pathlib.Path, path: pathlib.Path, content: bytes) -> None:
     """Write a file below the output folder that a kill or a power cut leaves whole or not there at all."""
     with _turn(out):
@@ -252,6 +258,10 @@ class Work:
             InputError: the input is not what they were made from.
         """
         if not is_done(self.out, self.task.relative):
+            return False
+        lost = [self.path(ending) for ending in ("", EDITS, STATISTICS) if not self.path(ending).exists()]
+        if lost:  # somebody removed them: they are made again
+            self.path(DONE).unlink(missing_ok=True)
             return False
         made_from = read_json(self.path(STATISTICS)).get("input")
         if not self._is_older(made_from) and made_from != input_of(self.task):

@@ -8,6 +8,8 @@ from typing import Any
 
 import zstandard
 
+from lm.data.fetch import sha256_of
+from lm.data.readers import COMPRESSIONS, format_of
 from lm.editing import folder, output
 from lm.editing.aside import read_asides
 from lm.editing.chunks import chunks
@@ -109,12 +111,20 @@ def undo(
         progress: told of the bytes of the edited file that are done.
 
     Raises:
-        InputError: the file is not what the edits gave, or a file cannot be read or written.
+        InputError: the file is not what the edits gave (where the input was compressed, or Parquet, a change outside
+            the edits is not noticed), or a file cannot be read or written.
     """
     check_done(edited, task)
     with folder.scratch(out, task.relative) as place:
         content = place / "content"
-        undone(task.relative, edited, folder.beside(edited, task.relative) if task.path is None else task.path, content)
+        path = folder.beside(edited, task.relative) if task.path is None else task.path
+        undone(task.relative, edited, path, content)
+        wanted = _check_table(edited, task.relative).get("input", {}).get("sha256")
+        if wanted and is_plain(task.relative) and sha256_of(content) != wanted:
+            raise InputError(
+                f"{path} was changed after it was edited: without the edits it is not the file that was edited; "
+                "restore it, or rebuild it with toedit apply"
+            )
         folder.place(_compressed(content, task.relative), folder.beside(out, task.relative))
     progress(task.size)
 
@@ -136,6 +146,12 @@ def undone(relative: str, edited: pathlib.Path, path: pathlib.Path, to: pathlib.
     asides = read_asides(folder.beside(edited, relative, folder.ASIDE))
     settings, _ = settings_of(edited)
     undo_file(path, edits, asides, to, settings.field)
+
+
+def is_plain(name: str) -> bool:
+    """Return whether an original of this name comes back byte for byte: neither compressed nor Parquet."""
+    path = pathlib.Path(name)
+    return path.suffix not in COMPRESSIONS and format_of(path) != "parquet"
 
 
 def _compressed(content: pathlib.Path, name: str) -> pathlib.Path:

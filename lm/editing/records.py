@@ -35,6 +35,7 @@ from lm.data.readers import (
 from lm.errors import InputError
 
 STAYS = f"{TOO_LONG} and stays as it is"
+NO_ID = "sha256:"  # how the key of a text begins that has no id
 TRIED = 100  # records that must have the field of the text, one of them at least
 
 
@@ -135,7 +136,7 @@ def _row(one: Item | Aside) -> dict[str, Any] | None:
 
 def text_key(text: bytes) -> str:
     """Return the key of a text that has no id."""
-    return "sha256:" + hashlib.sha256(text).hexdigest()[:16]
+    return NO_ID + hashlib.sha256(text).hexdigest()[:16]
 
 
 def _lines(content: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:

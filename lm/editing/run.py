@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 
 from lm.data.readers import Bad, Input, format_of, refuse
+from lm.data.repeated import RepeatedIds
 from lm.editing import edits, folder, output
 from lm.editing.chunks import Chunk, chunks
 from lm.editing.documents import DocumentEncoder, TokenizedDocument
@@ -24,7 +25,7 @@ from lm.editing.folder import Work
 from lm.editing.inputs import Task, shard_of
 from lm.editing.page import page
 from lm.editing.prior import Prior
-from lm.editing.records import check_field
+from lm.editing.records import NO_ID, check_field
 from lm.editing.settings import Settings
 from lm.editing.statistics import Statistics, summary
 from lm.errors import InputError
@@ -57,16 +58,19 @@ class Outcome:
     """What there is at the end of a run.
 
     Attributes:
-        summary: of `lm.editing.statistics.summary`: of the whole where it is finished, else of this shard's files.
+        summary: of `lm.editing.statistics.summary`: of all finished files of the folder where those of all shards are
+            among them, else of this shard's.
         asides: records that were set aside, of the same files.
         files: number of the same files.
         complete: whether the files of all shards are finished.
+        repeated: documents that were read now and have the id of an earlier one, of very many at least.
     """
 
     summary: dict[str, Any]
     asides: int
     files: int
     complete: bool
+    repeated: int
 
 
 def about(prior: Prior, settings: Settings) -> dict[str, Any]:
@@ -123,15 +127,18 @@ def run(
             f"{out} was begun on {found.get(folder.DEVICE)} and is continued on {here[folder.DEVICE]}, where a token "
             "whose probability is within rounding of the threshold may be decided otherwise"
         )
-    _Run(out, prior, settings, strict, progress)(mine)
+    repeated = RepeatedIds()
+    _Run(out, prior, settings, strict, progress, repeated)(mine)
     complete = all(folder.is_done(out, task.relative) for task in tasks)
-    chosen = list(tasks) if complete else mine
+    chosen = [task.relative for task in (tasks if complete else mine)]
+    if complete:  # an earlier run may have edited other files into the folder
+        chosen = list(dict.fromkeys([*chosen, *folder.finished(out)]))
     statistics, asides = Statistics(settings.edit), 0
-    for task in chosen:
-        more, aside = folder.statistics_of(out, task.relative)
+    for relative in chosen:
+        more, aside = folder.statistics_of(out, relative)
         statistics.merge(more)
         asides += aside
-    outcome = Outcome(summary(statistics, prior.tokenizer), asides, len(chosen), complete)
+    outcome = Outcome(summary(statistics, prior.tokenizer), asides, len(chosen), complete, repeated.count)
     if complete:
         _write_whole(out, outcome, found)
     return outcome
@@ -169,10 +176,16 @@ class _Run:
     """Edits files one after the other; while a group of chunks is decided, the next is read and the last is kept."""
 
     def __init__(
-        self, out: pathlib.Path, prior: Prior, settings: Settings, strict: bool, progress: Callable[[Step], None]
+        self,
+        out: pathlib.Path,
+        prior: Prior,
+        settings: Settings,
+        strict: bool,
+        progress: Callable[[Step], None],
+        repeated: RepeatedIds,
     ):
         self._out, self._prior, self._settings = out, prior, settings
-        self._strict, self._progress = strict, progress
+        self._strict, self._progress, self._repeated = strict, progress, repeated
         self._group = settings.chunk * (1 if jax.default_backend() == "cpu" else MANY_CHUNKS)
         self._encoder = DocumentEncoder(prior.tokenizer)  # of the thread that reads
         self._editor = Editor(prior, settings.edit, settings.sample)
@@ -210,6 +223,9 @@ class _Run:
             for chunk in chunks(task, self._settings.reading, self._settings.chunk):
                 if self._strict and chunk.asides:
                     refuse(Bad(task.name, chunk.asides[0].number, chunk.asides[0].reason))
+                for item in chunk.documents:
+                    if not item.key.startswith(NO_ID):
+                        self._repeated.add(item.key)
                 if work.has(chunk):
                     yield _Read(work, dataclasses.replace(chunk, stretches=[]), None)
                 else:

@@ -54,6 +54,9 @@ def settings_of(edited: pathlib.Path) -> tuple[Settings, dict[str, Any]]:
     """Return the settings of an edit and the whole of its run.json; raises InputError for what is no such folder."""
     from lm.editing.folder import NAME, RUN, read_json  # not above: a configuration should not need JAX
 
+    first = edited / "generation-1"
+    if not (edited / RUN).exists() and (first / RUN).exists():
+        raise InputError(f"{edited} holds an edit for each generation; name one of them, such as {first}")
     found = read_json(edited / RUN)
     try:
         if not (isinstance(found[NAME], str) and isinstance(found["context"], int)):

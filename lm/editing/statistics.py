@@ -291,8 +291,10 @@ def summary(statistics: Statistics, tokenizer: Tokenizer) -> dict[str, Any]:
     """Return what there is to read, as JSON types: the content of a run's stats.json.
 
     Shares and rates are of tokens, 0 to 1; log-probabilities and entropies in nats per token. A "value" has its
-    standard error over documents beside it. "near" counts editable positions by their relative distance from a
-    threshold; where pruning ruled positions out without their probability, those below are counted in part.
+    standard error over documents beside it; quantiles are within 1 % of themselves (the middles of bins). "deciles" are
+    the shares of the tokens in the tenths of [0, 1], None of no tokens. "near" counts editable positions by their
+    relative distance from a threshold; where pruning ruled positions out without their probability, those below are
+    counted in part.
 
     Args:
         statistics: of a whole run, or of a file.
@@ -377,9 +379,12 @@ def _scores(domain: _Domain) -> dict[str, Any]:
 
 
 def _distribution(histogram: np.ndarray, above: np.ndarray) -> dict[str, Any]:
-    total = max(int(histogram.sum()), 1)
+    total = int(histogram.sum())
+    tenths = histogram.reshape(10, -1).sum(axis=1).tolist()
     return {
         "histogram": histogram.tolist(),
-        "deciles": (histogram.reshape(10, -1).sum(axis=1) / total).tolist(),
-        "at_least": {f"{level:g}": int(count) / total for level, count in zip(LEVELS, above, strict=True)},
+        "deciles": [count / total for count in tenths] if total else None,
+        "at_least": {
+            f"{level:g}": int(count) / total if total else None for level, count in zip(LEVELS, above, strict=True)
+        },
     }

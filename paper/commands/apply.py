@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from paper.errors import InputError
-from paper.words import warn
+from paper.words import counted, warn
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Apply:
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """The originals, named as they were for the edit; with --undo the edited files, by default all in the folder."""
     undo: bool = False
-    """Write the originals instead: the same content to the byte (compressed anew, where it is compressed)."""
+    """Write the originals instead: the same content to the byte (compressed anew, where it is compressed; of Parquet
+    the same table)."""
 
     def run(self) -> int:
         """Write the files; return the exit code.
@@ -48,5 +49,5 @@ class Apply:
                 (undo if self.undo else apply_file)(
                     task, self.edits, self.out, lambda size, name=task.name: bar(name, size)
                 )
-        print(f"{len(tasks)} {'originals' if self.undo else 'edited files'} in {self.out}")
+        print(f"{counted(len(tasks), 'original' if self.undo else 'edited file')} in {self.out}")
         return 0

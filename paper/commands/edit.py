@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from lm.editing.run import Outcome
     from lm.editing.settings import Settings
 
+# Settings that only one method looks at.
+PARTS_OF = {
+    "upper": ("select", "band"),
+    "top_k": ("candidates", "top-k"),
+    "top_p": ("candidates", "top-p"),
+    "beta": ("candidates", "rejection"),
+}
 BETWEEN = 60.0  # seconds between two lines of progress where there is no terminal
 
 
@@ -35,6 +42,12 @@ class Edit:
     other), NAME.stats.json (counts by domain, the spread over documents), NAME.aside.jsonl (damaged records, if any)
     and, last, NAME.done; and for all files together stats.json and edits.html, to read.
     Killed at any moment, the same command goes on inside the file and ends in the same bytes.
+
+    Columns of NAME.edits.parquet: file (output), record (line or row of the document's first byte, from 1), document
+    (its id), index (of the token), begin and end (bytes in the document's text), old_token, new_token (-1: deleted),
+    p_old, p_new (under the prior, given the original text before), at (byte in the record as it lies in the file: the
+    line of JSONL, the unit of a text file, the text of Parquet), old and new (bytes there; of JSONL as they are escaped
+    in the line, so that they may be longer than end - begin).
     """
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -196,7 +209,12 @@ class Edit:
 
         names = {field.name for field in fields(PRESETS[self.preset])} - {"seed"}
         changes = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return replace(PRESETS[self.preset], seed=self.seed, **changes)
+        config = replace(PRESETS[self.preset], seed=self.seed, **changes)
+        for name, (method, value) in PARTS_OF.items():
+            if name in changes and getattr(config, method) != value:
+                option = name.replace("_", "-")
+                raise InputError(f"--{option} has no effect without --{method} {value}; give both, or leave it out")
+        return config
 
     def _shard(self) -> tuple[int, int]:
         index, _, count = self.shard.partition("/")
@@ -241,7 +259,7 @@ class Edit:
             return
         size = "an unknown number of" if found.tokens is None else f"about {found.tokens:,}"
         took = "" if found.seconds is None else f": about {duration(found.seconds)}"
-        console.print(f"{size} tokens at {found.speed:,.0f} tokens/s{took}. Nothing was written.")
+        console.print(f"{size} tokens at {found.speed:,.0f} tokens/s{took}, without compilation. Nothing was written.")
 
 
 def check_folder(out: Path) -> None:
@@ -317,11 +335,12 @@ def show(outcome: "Outcome", out: Path, seconds: float) -> None:
     from rich.table import Table
 
     drawn = Table()
-    for column in ("domain", "documents", "tokens", "selected", "changed", "effective edit rate"):
-        drawn.add_column(column, justify="left" if column == "domain" else "right")
     domains, total = outcome.summary["domains"], outcome.summary["total"]
+    keys = ("documents", "tokens", "selected", *(["deleted"] if total["deleted"] else []), "changed")
+    for column in ("domain", *keys, "effective edit rate"):
+        drawn.add_column(column, justify="left" if column == "domain" else "right")
     for name, row in [*domains.items(), *([("all", total)] if len(domains) != 1 else [])]:
-        counts = (f"{row[key]:,}" for key in ("documents", "tokens", "selected", "changed"))
+        counts = (f"{row[key]:,}" for key in keys)
         rate = row["effective_edit_rate"]["value"]
         drawn.add_row(name, *counts, "" if rate is None else f"{rate:.3%}")
     Console().print(drawn)
@@ -332,3 +351,8 @@ def show(outcome: "Outcome", out: Path, seconds: float) -> None:
         print(f"{files} of this shard in {out}, {seconds:.0f} s; other shards have not finished")
     if outcome.asides:
         warn(f"{counted(outcome.asides, 'damaged record')} set aside, see *.aside.jsonl in {out}")
+    if outcome.repeated:
+        warn(
+            f"{counted(outcome.repeated, 'document')} with the id of an earlier one: at the same position both draw "
+            "the same random number"
+        )

@@ -94,7 +94,7 @@ class Evaluate:
                 self._corpus(name, domain, tokenizer, folder / str(number))
                 for number, (name, domain) in enumerate(names.items())
             ]
-            corpora = told_apart(dict(zip(names.values(), found, strict=True)))
+            corpora = told_apart({domain: one for domain, (one, _) in zip(names.values(), found, strict=True)})
             scoring = time.perf_counter()
             evaluation = join(list(self._scored(scorer, corpora, tokenizer.end)))
             seconds = time.perf_counter() - scoring
@@ -102,7 +102,7 @@ class Evaluate:
         show(rows)
         speed = sum(evaluation.tokens) / seconds
         note = f"{self.model}, {self.compute} products, {speed:.0f} tokens/s with compilation."
-        if self._budget() is not None or self.documents is not None:
+        if not all(whole for _, whole in found):
             note += " A part of each source; more with --tokens or --documents, all with --tokens all."
         print(note)
         if self.csv is not None:
@@ -113,18 +113,27 @@ class Evaluate:
             write_text(self.json, json.dumps(result, indent=1, allow_nan=False) + "\n")
         return 0
 
-    def _corpus(self, name: str, domain: str, tokenizer: "Tokenizer", folder: Path) -> "Corpus":
-        """Return the documents of a source that are to be scored, tokenised."""
+    def _corpus(self, name: str, domain: str, tokenizer: "Tokenizer", folder: Path) -> "tuple[Corpus, bool]":
+        """Return the documents of a source that are to be scored, tokenised, and whether these are all."""
         from lm.data.tokenising import tokenize
+
+        read = [0]  # documents of a stream, of which a part is kept
+
+        def counting(some: "Iterable[Record]") -> "Iterator[Record]":
+            for one in some:
+                read[0] += 1
+                yield one
 
         if is_token_folder(name):
             found, _ = token_folder(name, tokenizer)
+            read = [len(found)]
         else:
             aside = Aside()
             some = records(name, domain, aside, None if self.split == "all" else self.split)
-            found = tokenize(self._part(some), tokenizer, folder, {"source": name})
+            found = tokenize(self._part(counting(some)), tokenizer, folder, {"source": name})
             aside.tell(f", first {aside.where()}")
-        return first(found, self.documents, self._budget())
+        chosen = first(found, self.documents, self._budget())
+        return chosen, len(chosen) == read[0]
 
     def _budget(self) -> int | None:
         """Return how many tokens of each source are scored; None: no limit."""
