@@ -86,6 +86,7 @@ def test_lost_outputs_are_made_again_and_other_files_join_the_report(toedit, cor
     assert toedit("edit", corpus, "--out", out, *FAST)[0] == 0
     kept = (out / "a.jsonl").read_bytes()
     (out / "a.jsonl").unlink()
+    (out / "of something else.done").touch()
     assert toedit("edit", corpus, "--out", out, *FAST)[0] == 0
     assert (out / "a.jsonl").read_bytes() == kept
     more = corpus.parent / "more"

@@ -60,9 +60,10 @@ def is_done(out: pathlib.Path, relative: str) -> bool:
 
 
 def finished(out: pathlib.Path) -> list[str]:
-    """Return the relative names of all finished outputs of a folder, sorted."""
+    """Return the relative names of all finished outputs of a folder that still have their statistics, sorted."""
     found = (path.relative_to(out) for path in out.rglob(f"*{DONE}"))
-    return sorted(path.as_posix().removesuffix(DONE) for path in found if path.parts[0] != PARTS)
+    names = (path.as_posix().removesuffix(DONE) for path in found if path.parts[0] != PARTS)
+    return sorted(name for name in names if beside(out, name, STATISTICS).exists())
 
 
 def write(out: pathlib.Path, path: pathlib.Path, content: bytes) -> None:

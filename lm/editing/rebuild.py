@@ -119,8 +119,9 @@ def undo(
         content = place / "content"
         path = folder.beside(edited, task.relative) if task.path is None else task.path
         undone(task.relative, edited, path, content)
-        wanted = _check_table(edited, task.relative).get("input", {}).get("sha256")
-        if wanted and is_plain(task.relative) and sha256_of(content) != wanted:
+        made_from = _check_table(edited, task.relative).get("input")
+        wanted = made_from.get("sha256") if isinstance(made_from, dict) else None
+        if wanted and _is_plain(task.relative) and sha256_of(content) != wanted:
             raise InputError(
                 f"{path} was changed after it was edited: without the edits it is not the file that was edited; "
                 "restore it, or rebuild it with toedit apply"
@@ -148,7 +149,7 @@ def undone(relative: str, edited: pathlib.Path, path: pathlib.Path, to: pathlib.
     undo_file(path, edits, asides, to, settings.field)
 
 
-def is_plain(name: str) -> bool:
+def _is_plain(name: str) -> bool:
     """Return whether an original of this name comes back byte for byte: neither compressed nor Parquet."""
     path = pathlib.Path(name)
     return path.suffix not in COMPRESSIONS and format_of(path) != "parquet"
